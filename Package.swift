@@ -1,0 +1,107 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Layers, lowest first. A target may import only what stands above it in this file; docs/architecture.md
+// says what each one owns. Heavy dependencies appear only on the targets that need them.
+
+let package = Package(
+  name: "grape",
+  products: [
+    .library(name: "Grape", targets: ["Grape"]),
+    .library(name: "GrapeLog", targets: ["GrapeLog"]),
+    .library(name: "GrapeTestKit", targets: ["GrapeTestKit"]),
+    .executable(name: "grape", targets: ["GrapeCLI"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", exact: "0.2.0"),
+    .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", exact: "2.13.0"),
+  ],
+  targets: [
+    // C: system libraries and the Linux calls that the Glibc module lacks.
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .target(name: "CGrapeLinux"),
+    .target(name: "CGrapeResources"),
+
+    // Formats and rules: no I/O.
+    .target(name: "GrapeWire", dependencies: ["CGrapeLinux", "CZstd"]),
+    .target(name: "GrapeCore", dependencies: ["GrapeWire"]),
+
+    // The message-passing layer.
+    .target(name: "GrapeLog", dependencies: ["GrapeWire", "GrapeCore"]),
+    .target(
+      name: "GrapeCommitLog",
+      dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
+    .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeCore", "GrapeWire"]),
+
+    // What an application's author imports.
+    .target(name: "Grape", dependencies: ["GrapeWire", "GrapeCore", "CGrapeLinux"]),
+
+    // The node, from the inside out.
+    .target(name: "GrapeReactor", dependencies: ["CGrapeLinux", "GrapeWire"]),
+    .target(
+      name: "GrapePackages",
+      dependencies: [
+        "GrapeCore", "GrapeWire", "CZstd", "CZlib",
+        .product(name: "Crypto", package: "swift-crypto"), "Yams",
+      ]),
+    .target(
+      name: "GrapeWorkers",
+      dependencies: [
+        "GrapeReactor", "GrapeCore", "GrapeWire", "CGrapeLinux",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+    .target(
+      name: "GrapeEngine",
+      dependencies: [
+        "GrapeLog", "GrapeWorkers", "GrapeReactor", "GrapeCore", "GrapeWire",
+        .product(name: "DequeModule", package: "swift-collections"),
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+    .target(
+      name: "GrapeNode",
+      dependencies: [
+        "GrapeEngine", "GrapeWorkers", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeReactor",
+        "GrapeCore", "GrapeWire", "CGrapeLinux", "CGrapeResources",
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      ]),
+    .executableTarget(
+      name: "GrapeCLI",
+      dependencies: [
+        "Grape", "GrapeNode", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeCore", "GrapeWire",
+        "CGrapeResources", "CGrapeLinux", "CZstd",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+
+    .testTarget(name: "GrapeWireTests", dependencies: ["GrapeWire"], resources: [.copy("Golden")]),
+    .testTarget(name: "GrapeCoreTests", dependencies: ["GrapeCore", "GrapeWire"]),
+    .testTarget(
+      name: "GrapeLogTests",
+      dependencies: ["GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire"]),
+    .testTarget(
+      name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),
+    .testTarget(name: "GrapeTests", dependencies: ["Grape", "GrapeCore", "GrapeWire"]),
+    .testTarget(
+      name: "GrapeEngineTests",
+      dependencies: ["GrapeEngine", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire"]),
+  ],
+  swiftLanguageModes: [.v6]
+)
+
+// One set of settings for every Swift target.
+for target in package.targets where target.type != .system && !target.name.hasPrefix("CGrape") {
+  target.swiftSettings = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+  ]
+}

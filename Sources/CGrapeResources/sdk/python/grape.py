@@ -1,0 +1,1 @@
+"""Grape SDK for Python (placeholder until the SDK lands)."""
