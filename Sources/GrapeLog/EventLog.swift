@@ -1,0 +1,265 @@
+public import GrapeWire
+
+/// The message-passing layer: partitioned, durable, replayable topics with atomic commits across them.
+///
+/// One contract for the log inside the node, the in-memory log of tests, Apache Kafka, and whatever a user adds;
+/// `GrapeTestKit` holds the conformance suite that each of them must pass.
+///
+/// Operations come back through completions, because the callers that matter live on an event loop. A completion is
+/// called exactly once, on any thread, possibly before the call returns; it must not block. For callers who would
+/// rather `await`, an extension offers each operation as an `async` function.
+///
+/// Visibility: a reader sees a record once the commit that carries it has reached the durability which that commit asked for,
+/// and never a part of a commit without the rest.
+public protocol EventLog: AnyObject, Sendable {
+  /// Creates a topic, durably. `topicExists` if there is one of that name with another configuration; creating it
+  /// again with the same configuration succeeds and changes nothing.
+  func createTopic(
+    _ name: String, configuration: TopicConfiguration, completion: @escaping @Sendable (Result<Void, LogError>) -> Void)
+
+  /// Deletes a topic with its records and all committed offsets on it.
+  func deleteTopic(_ name: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void)
+
+  /// All topics, in order of name.
+  func topics(completion: @escaping @Sendable (Result<[TopicDescription], LogError>) -> Void)
+
+  /// Applies a transaction whole or not at all. Transactions handed over by one thread are applied in that order.
+  ///
+  /// The batches must be valid (`RecordBatch.validate`) with base offset 0; the log assigns offsets. Completed with
+  /// the receipt once the durability asked for is reached.
+  func commit(_ transaction: Transaction, completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void)
+
+  /// Reads batches from `offset` on: as many as fit `maxBytes`, at least one if there is any. An empty result means
+  /// that `offset` is the end. `offsetOutOfRange` below the start or beyond the end.
+  func read(
+    _ partition: TopicPartition, from offset: Int64, maxBytes: Int,
+    completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void)
+
+  /// Calls `notify` once, as soon as the partition's end is greater than `offset` (at once if it already is), or when the topic is deleted or the log
+  /// closes. Cancelling the token makes it unlikely, not impossible, that `notify` is still called.
+  func whenAvailable(_ partition: TopicPartition, after offset: Int64, notify: @escaping @Sendable () -> Void) -> WatchToken
+
+  /// Forgets a watch. Unknown tokens are ignored.
+  func cancelWatch(_ token: WatchToken)
+
+  /// Start (first offset kept) and end (next offset to be assigned, as visible to readers) of a partition.
+  func bounds(of partition: TopicPartition, completion: @escaping @Sendable (Result<PartitionBounds, LogError>) -> Void)
+
+  /// First offset whose record batch has a maximum timestamp at or after `timestamp` (milliseconds since 1970, UTC); the end if there is none.
+  func offset(
+    of partition: TopicPartition, at timestamp: Int64, completion: @escaping @Sendable (Result<Int64, LogError>) -> Void)
+
+  /// What a group has committed, for all partitions it ever committed.
+  func committedOffsets(
+    group: String, completion: @escaping @Sendable (Result<[TopicPartition: CommittedOffset], LogError>) -> Void)
+
+  /// Joins a consumer group. `onChange` is called with the partitions assigned and revoked, first with the initial assignment;
+  /// every partition of the topics belongs to one member of the group at a time.
+  func join(group: String, topics: [String], onChange: @escaping @Sendable (GroupChange) -> Void) -> GroupMembership
+
+  /// Leaves a group; its partitions go to the other members. Idempotent.
+  func leave(_ membership: GroupMembership)
+
+  /// Finishes what was accepted, then refuses all further operations with `closed`. Idempotent.
+  func close(completion: @escaping @Sendable () -> Void)
+}
+
+/// One partition of a topic.
+public struct TopicPartition: Hashable, Sendable, CustomStringConvertible {
+  /// Topic's name: 1 to 249 of `[a-zA-Z0-9._-]`.
+  public var topic: String
+  /// 0 ..< the topic's number of partitions.
+  public var partition: Int32
+
+  public init(_ topic: String, _ partition: Int32) {
+    self.topic = topic
+    self.partition = partition
+  }
+
+  public var description: String { "\(topic)/\(partition)" }
+}
+
+/// What happens to a topic's old records.
+public enum CleanupPolicy: UInt8, Sendable {
+  /// Dropped by age and size.
+  case delete = 0
+  /// The last record of each key is kept.
+  case compact = 1
+}
+
+/// How a topic is laid out and kept.
+public struct TopicConfiguration: Hashable, Sendable {
+  /// Number of partitions, 1 to 10,000; fixed for the topic's life.
+  public var partitions: Int32
+  public var cleanup: CleanupPolicy
+  /// Records older than this may be dropped, milliseconds; nil: never by age.
+  public var retentionMilliseconds: Int64?
+  /// A partition larger than this may lose its oldest records, bytes; nil: never by size.
+  public var retentionBytes: Int64?
+
+  public init(
+    partitions: Int32, cleanup: CleanupPolicy = .delete, retentionMilliseconds: Int64? = nil, retentionBytes: Int64? = nil
+  ) {
+    self.partitions = partitions
+    self.cleanup = cleanup
+    self.retentionMilliseconds = retentionMilliseconds
+    self.retentionBytes = retentionBytes
+  }
+}
+
+/// A topic as it stands.
+public struct TopicDescription: Hashable, Sendable {
+  public var name: String
+  public var configuration: TopicConfiguration
+
+  public init(name: String, configuration: TopicConfiguration) {
+    self.name = name
+    self.configuration = configuration
+  }
+}
+
+/// How safe a commit must be before it is acknowledged and seen by readers.
+public enum Durability: UInt8, Sendable, Comparable, CaseIterable {
+  /// Held in the node's memory: lost when the node dies.
+  case memory = 1
+  /// Written to the operating system: survives the node's death, not the machine's.
+  case os = 2
+  /// On the disk.
+  case disk = 3
+
+  public static func < (left: Durability, right: Durability) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// Changes that become true together.
+public struct Transaction: Sendable {
+  /// Reached before the completion is called.
+  public var durability: Durability
+  /// Record batches to append. Batches for the same partition keep their order.
+  public var appends: [Append]
+  /// Progress of consumer groups.
+  public var offsets: [OffsetCommit]
+
+  public init(durability: Durability = .disk, appends: [Append] = [], offsets: [OffsetCommit] = []) {
+    self.durability = durability
+    self.appends = appends
+    self.offsets = offsets
+  }
+
+  /// One record batch for one partition.
+  public struct Append: Sendable {
+    public var partition: TopicPartition
+    /// A whole, valid record batch.
+    public var batch: ByteSlice
+    /// The batch's maximum timestamp, milliseconds since 1970 UTC, and number of records: known from its validation.
+    public var maxTimestamp: Int64
+    public var recordCount: Int32
+
+    public init(_ partition: TopicPartition, batch: ByteSlice, maxTimestamp: Int64, recordCount: Int32) {
+      self.partition = partition
+      self.batch = batch
+      self.maxTimestamp = maxTimestamp
+      self.recordCount = recordCount
+    }
+  }
+
+  /// A group's progress in one partition.
+  public struct OffsetCommit: Sendable {
+    public var group: String
+    public var partition: TopicPartition
+    public var committed: CommittedOffset
+
+    public init(group: String, partition: TopicPartition, committed: CommittedOffset) {
+      self.group = group
+      self.partition = partition
+      self.committed = committed
+    }
+  }
+}
+
+/// Where a group stands in a partition.
+public struct CommittedOffset: Hashable, Sendable {
+  /// Next offset to consume.
+  public var offset: Int64
+  /// The consumer's own notes, at most 4,096 bytes (for instance what is done beyond `offset`).
+  public var metadata: [UInt8]
+
+  public init(offset: Int64, metadata: [UInt8] = []) {
+    self.offset = offset
+    self.metadata = metadata
+  }
+}
+
+/// What a commit achieved.
+public struct CommitReceipt: Sendable {
+  /// Durability reached: what was asked for, or more.
+  public var durability: Durability
+  /// Base offset given to each append of the transaction, in its order.
+  public var baseOffsets: [Int64]
+
+  public init(durability: Durability, baseOffsets: [Int64]) {
+    self.durability = durability
+    self.baseOffsets = baseOffsets
+  }
+}
+
+/// A record batch as the log holds it: base offset filled in.
+public struct LogBatch: Sendable {
+  public var bytes: ByteSlice
+  public var baseOffset: Int64
+  /// Offset of the last record.
+  public var lastOffset: Int64
+  /// Greatest timestamp among the records, milliseconds since 1970 UTC.
+  public var maxTimestamp: Int64
+
+  public init(bytes: ByteSlice, baseOffset: Int64, lastOffset: Int64, maxTimestamp: Int64) {
+    self.bytes = bytes
+    self.baseOffset = baseOffset
+    self.lastOffset = lastOffset
+    self.maxTimestamp = maxTimestamp
+  }
+}
+
+/// Batches read, in order of offset. The first may begin before the offset asked for.
+public struct ReadResult: Sendable {
+  public var batches: [LogBatch]
+  public var bounds: PartitionBounds
+
+  public init(batches: [LogBatch], bounds: PartitionBounds) {
+    self.batches = batches
+    self.bounds = bounds
+  }
+}
+
+/// First offset kept and next offset to come.
+public struct PartitionBounds: Hashable, Sendable {
+  public var start: Int64
+  public var end: Int64
+
+  public init(start: Int64, end: Int64) {
+    self.start = start
+    self.end = end
+  }
+}
+
+/// Names a watch.
+public struct WatchToken: Hashable, Sendable {
+  public var id: UInt64
+  public init(id: UInt64) { self.id = id }
+}
+
+/// Names a membership in a group.
+public struct GroupMembership: Hashable, Sendable {
+  public var id: UInt64
+  public init(id: UInt64) { self.id = id }
+}
+
+/// Partitions that came and went. Work on revoked partitions must not be committed after `onChange` has returned.
+public struct GroupChange: Sendable {
+  public var assigned: [TopicPartition]
+  public var revoked: [TopicPartition]
+
+  public init(assigned: [TopicPartition], revoked: [TopicPartition]) {
+    self.assigned = assigned
+    self.revoked = revoked
+  }
+}

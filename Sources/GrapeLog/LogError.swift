@@ -1,0 +1,39 @@
+/// Why the log refused or failed.
+public struct LogError: Error, Sendable, CustomStringConvertible {
+  /// The kind of failure; new ones may be added.
+  public struct Code: Hashable, Sendable, CustomStringConvertible {
+    private enum Kind: String { case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, failed, corrupt, locked, unsupportedFormat, closed }
+    private let kind: Kind
+    private init(_ kind: Kind) { self.kind = kind }
+    public static let topicExists = Code(.topicExists)
+    public static let noSuchTopic = Code(.noSuchTopic)
+    public static let noSuchPartition = Code(.noSuchPartition)
+    public static let offsetOutOfRange = Code(.offsetOutOfRange)
+    public static let invalidArgument = Code(.invalidArgument)
+    /// The transaction is larger than the log takes at once.
+    public static let tooLarge = Code(.tooLarge)
+    /// The queue of commits is full: try later.
+    public static let busy = Code(.busy)
+    /// A write failed; the log takes no more commits until it is opened anew.
+    public static let failed = Code(.failed)
+    /// Bytes on the disk are not what was written.
+    public static let corrupt = Code(.corrupt)
+    /// Another process owns the data.
+    public static let locked = Code(.locked)
+    /// Written by a newer version.
+    public static let unsupportedFormat = Code(.unsupportedFormat)
+    public static let closed = Code(.closed)
+    public var description: String { kind.rawValue }
+  }
+
+  public var code: Code
+  /// What, where, and what would be right.
+  public var message: String
+
+  public init(_ code: Code, _ message: String) {
+    self.code = code
+    self.message = message
+  }
+
+  public var description: String { "\(code): \(message)" }
+}
