@@ -1,0 +1,115 @@
+/// Builds one record batch.
+public struct RecordBatchBuilder: ~Copyable {
+  private var writer: ByteWriter
+  private var baseTimestamp: Int64 = 0
+  private var maxTimestamp: Int64 = 0
+  /// Records so far.
+  public private(set) var recordCount: Int32 = 0
+
+  /// Starts an empty batch with room for `capacity` bytes.
+  public init(capacity: Int = 4096) {
+    writer = ByteWriter(capacity: max(capacity, RecordBatch.headerSize))
+    writer.skip(RecordBatch.headerSize)
+  }
+
+  /// Bytes so far, uncompressed, header included.
+  public var byteCount: Int { writer.count }
+  /// Nothing was appended yet.
+  public var isEmpty: Bool { recordCount == 0 }
+
+  /// Appends a record. `headerSection` as made by `HeaderSection`; `timestamp` in milliseconds since 1970 UTC.
+  /// Copies everything. Precondition: the record is smaller than 1 GiB.
+  public mutating func append(
+    key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, headerSection: UnsafeRawBufferPointer, timestamp: Int64
+  ) {
+    if recordCount == 0 {
+      baseTimestamp = timestamp
+      maxTimestamp = timestamp
+    } else if timestamp > maxTimestamp {
+      maxTimestamp = timestamp
+    }
+    let timestampDelta = timestamp - baseTimestamp
+    let keyLength = key.map { Int64($0.count) } ?? -1
+    let valueLength = value.map { Int64($0.count) } ?? -1
+    let length =
+      1 + varintSize(timestampDelta) + varintSize(Int64(recordCount)) + varintSize(keyLength) + max(0, Int(keyLength))
+      + varintSize(valueLength) + max(0, Int(valueLength)) + headerSection.count
+    writer.reserve(length + 10)
+    writer.varint(Int64(length))
+    writer.u8(0)
+    writer.varint(timestampDelta)
+    writer.varint(Int64(recordCount))
+    writer.varint(keyLength)
+    if let key { writer.bytes(key) }
+    writer.varint(valueLength)
+    if let value { writer.bytes(value) }
+    writer.bytes(headerSection)
+    recordCount += 1
+  }
+
+  /// A point to which `rollBack` can return.
+  public struct Mark: Sendable {
+    let bytes: Int
+    let records: Int32
+    let maxTimestamp: Int64
+  }
+
+  /// Where the batch stands now.
+  public var mark: Mark { Mark(bytes: writer.count, records: recordCount, maxTimestamp: maxTimestamp) }
+
+  /// Forgets the records appended since `mark`. Precondition: the mark is of this batch.
+  public mutating func rollBack(to mark: Mark) {
+    writer.truncate(to: mark.bytes)
+    recordCount = mark.records
+    maxTimestamp = mark.maxTimestamp
+  }
+
+  /// Ends the batch and starts a new, empty one. Precondition: at least one record.
+  ///
+  /// With a compressor the records are packed, unless that would make the batch larger.
+  public mutating func take(compressor: ZstdCompressor? = nil, nextCapacity: Int = 4096) throws(WireError) -> FinishedBatch {
+    precondition(recordCount > 0, "a batch has at least one record")
+    var compression = RecordBatch.Compression.none
+    if let compressor {
+      let records = UnsafeRawBufferPointer(rebasing: writer.unsafeBytes[RecordBatch.headerSize...])
+      let packed = try compressor.compress(records)
+      if packed.count < records.count {
+        writer.truncate(to: RecordBatch.headerSize)
+        writer.bytes(packed.unsafeBytes)
+        compression = .zstd
+      }
+    }
+    writer.patch(Int64(0), at: RecordBatch.Field.baseOffset)
+    writer.patch(Int32(writer.count - 12), at: RecordBatch.Field.length)
+    writer.patch(Int32(-1), at: RecordBatch.Field.leaderEpoch)
+    writer.patch(Int8(2), at: RecordBatch.Field.magic)
+    writer.patch(compression.rawValue, at: RecordBatch.Field.attributes)
+    writer.patch(recordCount - 1, at: RecordBatch.Field.lastOffsetDelta)
+    writer.patch(baseTimestamp, at: RecordBatch.Field.baseTimestamp)
+    writer.patch(maxTimestamp, at: RecordBatch.Field.maxTimestamp)
+    writer.patch(Int64(-1), at: RecordBatch.Field.producerId)
+    writer.patch(Int16(-1), at: RecordBatch.Field.producerEpoch)
+    writer.patch(Int32(-1), at: RecordBatch.Field.baseSequence)
+    writer.patch(recordCount, at: RecordBatch.Field.recordCount)
+    writer.patch(RecordBatch.checksum(of: writer.unsafeBytes), at: RecordBatch.Field.crc)
+    let count = recordCount
+    recordCount = 0
+    let bytes = writer.take(nextCapacity: max(nextCapacity, RecordBatch.headerSize))
+    writer.skip(RecordBatch.headerSize)
+    return FinishedBatch(bytes: bytes, recordCount: count, maxTimestamp: maxTimestamp)
+  }
+}
+
+/// A record batch ready to be appended.
+public struct FinishedBatch: Sendable {
+  public var bytes: ByteSlice
+  public var recordCount: Int32
+  /// Milliseconds since 1970 UTC.
+  public var maxTimestamp: Int64
+
+  public init(bytes: ByteSlice, recordCount: Int32, maxTimestamp: Int64) {
+    self.bytes = bytes
+    self.recordCount = recordCount
+    self.maxTimestamp = maxTimestamp
+  }
+}
