@@ -114,6 +114,14 @@ int grape_set_nonblocking(int fd, bool on) {
 
 ssize_t grape_send(int fd, const void *bytes, size_t size) { return send(fd, bytes, size, MSG_NOSIGNAL); }
 
+ssize_t grape_send_pieces(int fd, const void *const *bases, const size_t *sizes, int count) {
+  struct iovec pieces[64];
+  if (count > 64) count = 64;
+  for (int i = 0; i < count; i++) pieces[i] = (struct iovec){(void *)bases[i], sizes[i]};
+  struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+  return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 int grape_socket_buffers(int fd, int bytes) {
   if (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) < 0) return -1;
   return setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);

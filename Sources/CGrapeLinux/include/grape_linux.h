@@ -41,6 +41,8 @@ int grape_peer_credentials(int fd, pid_t *pid, uid_t *uid);
 int grape_set_nonblocking(int fd, bool on);
 // Send without SIGPIPE.
 ssize_t grape_send(int fd, const void *bytes, size_t size);
+// The same for several pieces (at most 64) given as parallel arrays.
+ssize_t grape_send_pieces(int fd, const void *const *bases, const size_t *sizes, int count);
 int grape_socket_buffers(int fd, int bytes);
 int grape_pipe(int fds[2]);
 
