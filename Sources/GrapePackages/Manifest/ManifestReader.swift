@@ -109,7 +109,7 @@ extension FieldReader {
   }
 
   private mutating func slots(_ entry: YAMLNode.Entry?) -> [Manifest.Slot] {
-    guard let entry else { return [] }
+    guard let entry else { return [.unknown] }
     let root = FieldPath().key("slots")
     var result: [Manifest.Slot] = []
     for slot in entries(entry.value, root, example: "raw: {emits: [parsed]}") {
@@ -124,7 +124,7 @@ extension FieldReader {
           emits: targets(fields["emits"], path.key("emits")),
           optional: targets(fields["optional"], path.key("optional"))))
     }
-    // The missing field is an error of its own; one that is there but unusable must not look like an empty one too.
+    // What is there but unusable was reported: it must not look like an empty mapping too.
     if result.isEmpty, case .mapping(let entries) = entry.value.content, !entries.isEmpty { return [.unknown] }
     if result.isEmpty, !entry.value.isNull, case .scalar = entry.value.content { return [.unknown] }
     if result.isEmpty, case .sequence = entry.value.content { return [.unknown] }
