@@ -59,7 +59,7 @@ let package = Package(
     .target(
       name: "GrapeEngine",
       dependencies: [
-        "GrapeLog", "GrapeWorkers", "GrapeReactor", "GrapeCore", "GrapeWire",
+        "GrapeLog", "GrapeWorkers", "GrapeReactor", "GrapeCore", "GrapeWire", "CGrapeLinux",
         .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "Histogram", package: "hdrhistogram-swift"),
         .product(name: "Logging", package: "swift-log"),

@@ -227,3 +227,16 @@ public struct ReactorBound<Value>: @unchecked Sendable {
     return stored
   }
 }
+
+extension Reactor {
+  /// Runs `body` on the reactor's thread and waits for what it hands to `finish`, which it must call exactly once. Throws
+  /// `CancellationError` if the reactor has stopped.
+  public func perform<Value: Sendable>(
+    _ body: @escaping @Sendable (_ finish: @escaping @Sendable (Result<Value, any Error>) -> Void) -> Void
+  ) async throws -> Value {
+    try await withCheckedThrowingContinuation { continuation in
+      let accepted = post { body { continuation.resume(with: $0) } }
+      if !accepted { continuation.resume(throwing: CancellationError()) }
+    }
+  }
+}

@@ -106,3 +106,18 @@ func hex(_ value: UInt32) -> String {
   let digits = String(value, radix: 16)
   return "0x" + String(repeating: "0", count: 8 - digits.count) + digits
 }
+
+extension RecordBatch {
+  /// The same batch without compression, CRC filled in; the batch itself if it is not compressed.
+  public static func uncompressed(_ batch: ByteSlice, limit: Int) throws(WireError) -> ByteSlice {
+    let unpacked = try unpack(batch, checkingCRC: false, limit: limit)
+    guard unpacked.header.codec != Compression.none.rawValue else { return batch }
+    var writer = ByteWriter(capacity: headerSize + unpacked.records.count)
+    writer.bytes(UnsafeRawBufferPointer(rebasing: batch.unsafeBytes[0..<headerSize]))
+    writer.bytes(unpacked.records.unsafeBytes)
+    writer.patch(Int32(writer.count - 12), at: Field.length)
+    writer.patch(unpacked.header.attributes & ~7, at: Field.attributes)
+    writer.patch(checksum(of: writer.unsafeBytes), at: Field.crc)
+    return writer.finish()
+  }
+}

@@ -1,0 +1,141 @@
+internal import CGrapeLinux
+internal import GrapeCore
+internal import GrapeLog
+internal import GrapeReactor
+internal import GrapeWire
+internal import Logging
+
+/// From the log to the workers.
+extension ApplicationEngine {
+  /// Keeps one delivery's worth of events at hand.
+  func fetch(_ index: Int) {
+    let partition = TopicPartition(topic, lanes[index].partition)
+    switch lanes[index].planFetch(batchBytes: profile.batchBytes) {
+    case .read(let offset):
+      log.read(
+        partition, from: offset, maxBytes: profile.batchBytes,
+        completion: reactor.completion { [self] in took($0, lane: index, from: offset) })
+    case .watch(let offset):
+      let fired = reactor.completion { [self] (_: Void) in
+        watches[partition.partition] = nil
+        lanes[index].grew(past: offset)
+        schedulePump()
+      }
+      watches[partition.partition] = log.whenAvailable(partition, after: offset) { fired(()) }
+    case nil: break
+    }
+  }
+
+  private func took(_ result: Result<ReadResult, LogError>, lane index: Int, from offset: Int64) {
+    switch result {
+    case .success(let read):
+      lanes[index].read(read, from: offset)
+      schedulePump()
+    case .failure(let error) where error.code == .offsetOutOfRange:
+      skipDropped(lane: index, offset)
+    case .failure(let error) where error.code == .closed || error.code == .noSuchTopic:
+      break // The node is stopping, or the application is being removed.
+    case .failure(let error):
+      problem = "cannot read \(topic)/\(lanes[index].partition) at \(offset): \(error.message)"
+      note("error", problem!)
+      reactor.schedule(after: 1_000_000_000) { [self] in
+        lanes[index].readFailed()
+        schedulePump()
+      }
+    }
+  }
+
+  /// Retention has overtaken the application: it goes on with what is left, and says so.
+  private func skipDropped(lane index: Int, _ offset: Int64) {
+    log.bounds(
+      of: TopicPartition(topic, lanes[index].partition),
+      completion: reactor.completion { [self] result in
+        guard case .success(let bounds) = result else { return lanes[index].readFailed() }
+        note("error", "events \(offset) to \(bounds.start - 1) of \(topic)/\(lanes[index].partition) are no longer kept")
+        lanes[index].skip(to: bounds)
+        schedulePump()
+      })
+  }
+
+  /// Gives the lane's next events to its worker, if both are ready.
+  func deliver(_ index: Int) {
+    guard !readySessions.isEmpty,
+      let plan = lanes[index].planDelivery(now: reactor.now, batchBytes: profile.batchBytes)
+    else { return }
+    if lanes[index].failuresOfHead >= UInt32(profile.retry.attempts) { return giveUpHead(index) }
+    let lane = lanes[index]
+    // Same partition, same worker, as long as the set of workers stays.
+    let session = readySessions[Int(lane.partition) % readySessions.count]
+    guard session.deliveries.count < profile.credits, let connection = session.connection else { return }
+    let slices: [ByteSlice]
+    do throws(WireError) {
+      slices = try deliverable(plan.batches, zstd: session.acceptsZstd)
+    } catch {
+      problem = "\(topic)/\(lane.partition), offset \(plan.first): \(error.message)"
+      note("error", problem!)
+      return
+    }
+    deliveryCounter += 1
+    let id = deliveryCounter
+    connection.send(.deliver, id: id, slices: slices) { writer in
+      writer.i32(lane.partition)
+      writer.u32(plan.attempt)
+      writer.i64(plan.first)
+      writer.i64(plan.end)
+      writer.u32(0)
+    }
+    if session.deliveries.isEmpty { session.unchangedSince = reactor.now }
+    session.deliveries[id] = lane.partition
+    lanes[index].delivered(
+      .init(
+        id: id, worker: session.id, first: plan.first, end: plan.end, bytes: plan.bytes,
+        timestamp: plan.batches.first?.maxTimestamp ?? 0, sentAt: reactor.now))
+    if plan.attempt > 1 { retries += 1 }
+  }
+
+  /// The batches in a form that the worker can read.
+  private func deliverable(_ batches: ArraySlice<LogBatch>, zstd: Bool) throws(WireError) -> [ByteSlice] {
+    var slices: [ByteSlice] = []
+    slices.reserveCapacity(batches.count)
+    for batch in batches {
+      let isPacked = try RecordBatchHeader(batch.bytes.unsafeBytes).codec != 0
+      slices.append(
+        isPacked && !zstd ? try RecordBatch.uncompressed(batch.bytes, limit: environment.batchLimit) : batch.bytes)
+    }
+    return slices
+  }
+
+  /// Counts what waited when the node started, slot by slot, in the background.
+  func countBacklog() {
+    for index in lanes.indices where lanes[index].lag > 0 {
+      countBacklog(lane: index, from: lanes[index].processed, to: lanes[index].end)
+    }
+  }
+
+  private func countBacklog(lane index: Int, from offset: Int64, to end: Int64) {
+    guard offset < end, state != .stopped || lanes[index].processed <= offset else { return }
+    log.read(
+      TopicPartition(topic, lanes[index].partition), from: offset, maxBytes: 256 * 1024,
+      completion: reactor.completion { [self] result in
+        guard case .success(let read) = result, let last = read.batches.last else { return }
+        for batch in read.batches { count(batch, from: offset, to: end) }
+        countBacklog(lane: index, from: last.lastOffset + 1, to: end)
+      })
+  }
+
+  private func count(_ batch: LogBatch, from first: Int64, to end: Int64) {
+    do throws(WireError) {
+      let unpacked = try RecordBatch.unpack(batch.bytes, checkingCRC: false, limit: environment.batchLimit)
+      var reader = unpacked.reader()
+      while let record = try reader.next() {
+        let offset = batch.baseOffset + Int64(record.offsetDelta)
+        guard offset >= first, offset < end else { continue }
+        var headers = record.headers
+        if let (_, value) = try headers.next(), let value, let slot = scanner.slot(value) { statistics[slot].queued += 1 }
+      }
+    } catch {
+      // Only figures depend on it; the same fault is reported when the batch is delivered.
+      logger.debug("backlog not counted", metadata: ["app": "\(name)", "error": "\(error)"])
+    }
+  }
+}

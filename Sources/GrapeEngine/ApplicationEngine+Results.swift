@@ -1,0 +1,283 @@
+internal import CGrapeLinux
+package import GrapeCore
+package import GrapeLog
+internal import GrapeReactor
+internal import GrapeWire
+internal import GrapeWorkers
+internal import Logging
+
+/// From the workers to the log.
+extension ApplicationEngine {
+  /// Takes a RESULT. A worker that breaks the rules is ended; what it held is run again elsewhere.
+  func take(_ header: FrameHeader, _ body: ByteSlice, from session: WorkerSession) {
+    guard let partition = session.deliveries[header.id],
+      let delivery = lanes[Int(partition)].delivery, delivery.id == header.id
+    else { return condemn(session, "it answered delivery \(header.id), which it was not given") }
+    let result: WorkerResult
+    var transaction = Transaction(durability: Durability(profile.durability))
+    var appended: [(ApplicationEngine, [Int])] = []
+    do throws(WireError) {
+      result = try WorkerResult(body, first: delivery.first, end: delivery.end, slots: slotNames.count)
+    } catch {
+      return condemn(session, "its result is malformed: \(error.message)")
+    }
+    do throws(StatusError) {
+      for output in result.outputs {
+        transaction.appends.append(try check(output, crcLeft: header.flags & 1 != 0, counted: &appended))
+      }
+    } catch {
+      return condemn(session, "its output is not acceptable: \(error.message)")
+    }
+    session.deliveries[header.id] = nil
+    session.lastHeard = reactor.now
+    session.unchangedSince = reactor.now
+    pool.proved()
+    settle(result, delivery: delivery, lane: Int(partition), transaction: &transaction, worker: session.name)
+    commit(transaction, lane: Int(partition), result: result, delivery: delivery, appended: appended)
+    schedulePump()
+    settleStop()
+  }
+
+  /// Holds an output against where this application may send, and against the format.
+  private func check(
+    _ output: WorkerResult.Output, crcLeft: Bool, counted: inout [(ApplicationEngine, [Int])]
+  ) throws(StatusError) -> Transaction.Append {
+    if crcLeft, output.batch.count >= RecordBatch.headerSize {
+      // The frame's memory is ours alone until it is committed.
+      RecordBatch.fillChecksum(
+        UnsafeMutableRawBufferPointer(mutating: output.batch.unsafeBytes))
+    }
+    let header: RecordBatchHeader
+    if output.topic == environment.replyTopic {
+      guard output.partition >= 0, output.partition < environment.replyPartitions else {
+        throw StatusError(.badRequest, "\(output.topic) has no partition \(output.partition)")
+      }
+      do throws(WireError) {
+        header = try RecordBatch.validate(output.batch, checkingCRC: !crcLeft, limit: environment.batchLimit) { _ in }
+      } catch {
+        throw StatusError(.badRequest, "record batch for \(output.topic): \(error.message)")
+      }
+    } else {
+      guard let target = environment.engine(output.topic), mayEmit(to: output.topic) else {
+        throw StatusError(.badRequest, "\(name) emits nothing to topic \"\(output.topic)\" by its manifest")
+      }
+      guard output.partition >= 0, output.partition < target.partitions else {
+        throw StatusError(
+          .badRequest, "\(output.topic) has no partition \(output.partition), it has \(target.partitions)")
+      }
+      var counts = [Int](repeating: 0, count: target.slotNames.count)
+      header = try target.scanner.scan(output.batch, from: .worker, checkingCRC: !crcLeft, counts: &counts)
+      counted.append((target, counts))
+    }
+    return Transaction.Append(
+      TopicPartition(output.topic, output.partition), batch: output.batch, maxTimestamp: header.maxTimestamp,
+      recordCount: header.recordCount)
+  }
+
+  private func mayEmit(to topic: String) -> Bool {
+    deployment.routes.values.contains { $0.contains { $0.topic == topic } }
+  }
+
+  /// Moves the lane on, and adds dead letters for what will not be run again.
+  private func settle(
+    _ result: WorkerResult, delivery: LaneStateMachine.Delivery, lane index: Int, transaction: inout Transaction,
+    worker: String
+  ) {
+    for verdict in result.verdicts where verdict.kind == .rejected || verdict.kind == .failed {
+      guard verdict.offset < result.processed else { continue }
+      // Whoever waits for the event has the error as the answer.
+      guard let record = find(verdict.offset, lane: index), !record.isAwaited else { continue }
+      note("warning", "event at \(topic)/\(lanes[index].partition):\(verdict.offset) was rejected: \(verdict.message)", worker: worker)
+      transaction.appends.append(
+        contentsOf: deadLetter(
+          record, lane: index, offset: verdict.offset, reason: "rejected", code: verdict.code, message: verdict.message,
+          attempts: 1))
+    }
+    lanes[index].completed(upTo: result.processed)
+    guard let unfinished = result.unfinished, result.processed < delivery.end else { return }
+    let attempts = Int(lanes[index].failuresOfHead) + 1
+    if attempts >= profile.retry.attempts {
+      setHeadAside(
+        lane: index, attempts: attempts, code: unfinished.code, message: unfinished.message,
+        transaction: &transaction)
+    } else {
+      let delay = unfinished.delayMilliseconds > 0
+        ? Int64(unfinished.delayMilliseconds) * 1_000_000 : backoff(afterAttempt: attempts)
+      lanes[index].headFailed(now: grape_monotonic_ns(), delay: delay)
+      note(
+        "warning",
+        "event at \(topic)/\(lanes[index].partition):\(result.processed) failed (attempt \(attempts) of \(profile.retry.attempts)): \(unfinished.message)",
+        worker: worker)
+    }
+  }
+
+  /// Exponential, from the profile, with the upper half of it random so that retries of many lanes spread.
+  func backoff(afterAttempt attempt: Int) -> Int64 {
+    let base = profile.retry.backoff.nanoseconds
+    let limit = profile.retry.maxBackoff.nanoseconds
+    let doubled = attempt >= 32 ? limit : min(limit, base << Int64(attempt - 1))
+    return doubled / 2 + Int64.random(in: 0...max(1, doubled / 2))
+  }
+
+  private func commit(
+    _ proposed: Transaction, lane index: Int, result: WorkerResult, delivery: LaneStateMachine.Delivery,
+    appended: [(ApplicationEngine, [Int])]
+  ) {
+    var transaction = proposed
+    let offset = lanes[index].processed
+    transaction.offsets = [offsetCommit(lane: index)]
+    for (engine, counts) in appended { engine.noteAppended(counts) }
+    environment.gate.commit(transaction) { [self] outcome in
+      switch outcome {
+      case .success:
+        lanes[index].committed(upTo: offset)
+        record(result, delivery: delivery)
+      case .failure(let error):
+        // The log takes no more; what was not committed runs again when the node is started anew.
+        environment.gate.breakOff(error)
+        problem = "cannot commit: \(error.message)"
+        note("error", problem!)
+        logger.error("commit failed", metadata: ["app": "\(name)", "error": "\(error)"])
+      }
+    }
+  }
+
+  private func offsetCommit(lane index: Int) -> Transaction.OffsetCommit {
+    Transaction.OffsetCommit(
+      group: name.text, partition: TopicPartition(topic, lanes[index].partition),
+      committed: CommittedOffset(offset: lanes[index].processed, metadata: lanes[index].metadata))
+  }
+
+  // MARK: Events that will not be run again
+
+  /// An event as it stands in the log.
+  struct FoundEvent {
+    var batch: UnpackedBatch
+    var record: Record
+    var headers: EventHeaders
+    var isAwaited: Bool { headers.replyAddress != nil }
+  }
+
+  func find(_ offset: Int64, lane index: Int) -> FoundEvent? {
+    guard let batch = lanes[index].batch(holding: offset) else { return nil }
+    do throws(WireError) {
+      let unpacked = try RecordBatch.unpack(batch.bytes, checkingCRC: false, limit: environment.batchLimit)
+      var reader = unpacked.reader()
+      while let record = try reader.next() {
+        guard batch.baseOffset + Int64(record.offsetDelta) == offset else { continue }
+        return FoundEvent(batch: unpacked, record: record, headers: try EventHeaders(record))
+      }
+    } catch {
+      note("error", "event \(offset) of \(topic)/\(lanes[index].partition) cannot be read: \(error.message)")
+    }
+    return nil
+  }
+
+  private func deadLetter(
+    _ event: FoundEvent, lane index: Int, offset: Int64, reason: String, code: Int32, message: String, attempts: Int
+  ) -> [Transaction.Append] {
+    var headers = HeaderSection()
+    let why: JSONValue = [
+      "reason": .string(reason), "code": JSONValue(code), "message": .string(message), "attempts": JSONValue(attempts),
+      "topic": .string(topic), "partition": JSONValue(lanes[index].partition), "offset": .int(offset),
+      "version": .string(deployment.version), "timeMs": .int(grape_realtime_ms()),
+    ]
+    do throws(WireError) {
+      var original = event.record.headers
+      while let (name, value) = try original.next() {
+        // The reply address is spent: whoever waited has an answer.
+        if name.elementsEqual("g.r".utf8) { continue }
+        headers.append(name, value)
+      }
+      headers.append(HeaderName.deadLetter, why.utf8)
+      var builder = RecordBatchBuilder(capacity: 256)
+      builder.append(
+        key: event.record.key, value: event.record.value, headerSection: headers.finish().unsafeBytes,
+        timestamp: grape_realtime_ms())
+      let batch = try builder.take()
+      withExtendedLifetime(event) {}
+      deadLetters += 1
+      return [
+        Transaction.Append(
+          TopicPartition(name.deadLettersTopic, 0), batch: batch.bytes, maxTimestamp: batch.maxTimestamp,
+          recordCount: batch.recordCount)
+      ]
+    } catch {
+      note("error", "event \(offset) of \(topic)/\(lanes[index].partition) cannot be set aside: \(error.message)")
+      return []
+    }
+  }
+
+  /// The event at the head has been tried often enough: it becomes a dead letter, whoever waits is told, and the lane goes on behind it.
+  private func setHeadAside(
+    lane index: Int, attempts: Int, code: Int32, message: String, transaction: inout Transaction
+  ) {
+    let offset = lanes[index].processed
+    note(
+      "error", "event at \(topic)/\(lanes[index].partition):\(offset) is a dead letter after \(attempts) attempts: \(message)")
+    if let event = find(offset, lane: index) {
+      transaction.appends += deadLetter(
+        event, lane: index, offset: offset, reason: "gave-up", code: code, message: message, attempts: attempts)
+      if let address = event.headers.replyAddress {
+        transaction.appends += reply(
+          to: address,
+          ReplyStatus(.gaveUp, ran: .unknown, code: code, message: "gave up after \(attempts) attempts: \(message)"))
+      }
+    }
+    lanes[index].skippedHead()
+  }
+
+  private func reply(to address: UnsafeRawBufferPointer, _ status: ReplyStatus) -> [Transaction.Append] {
+    do throws(WireError) {
+      let address = try ReplyAddress(address)
+      var headers = HeaderSection()
+      headers.append(HeaderName.replyStatus, status.encoded)
+      var builder = RecordBatchBuilder(capacity: 256)
+      let key = ByteSlice(address.correlation.encoded)
+      builder.append(
+        key: key.unsafeBytes, value: nil, headerSection: headers.finish().unsafeBytes, timestamp: grape_realtime_ms())
+      let batch = try builder.take()
+      return [
+        Transaction.Append(
+          TopicPartition(address.topic, address.partition), batch: batch.bytes, maxTimestamp: batch.maxTimestamp,
+          recordCount: batch.recordCount)
+      ]
+    } catch {
+      note("error", "a reply address cannot be read: \(error.message)")
+      return []
+    }
+  }
+
+  /// The event at the head has killed its workers as often as is allowed.
+  func giveUpHead(_ index: Int) {
+    var transaction = Transaction(durability: Durability(profile.durability))
+    setHeadAside(
+      lane: index, attempts: Int(lanes[index].failuresOfHead), code: 0,
+      message: "its handler ended the worker each time", transaction: &transaction)
+    let offset = lanes[index].processed
+    transaction.offsets = [offsetCommit(lane: index)]
+    environment.gate.commit(transaction) { [self] outcome in
+      if case .success = outcome { lanes[index].committed(upTo: offset) }
+    }
+    schedulePump()
+  }
+
+  /// Makes the attempts of the lane's head durable before its events go out again.
+  func commitAttempts(_ index: Int) {
+    environment.gate.commit(Transaction(durability: .disk, offsets: [offsetCommit(lane: index)])) { [self] outcome in
+      guard case .success = outcome else { return }
+      lanes[index].attemptCommitted()
+      schedulePump()
+    }
+  }
+}
+
+extension Durability {
+  package init(_ durability: Profile.Durability) {
+    switch durability {
+    case .memory: self = .memory
+    case .os: self = .os
+    case .disk: self = .disk
+    }
+  }
+}

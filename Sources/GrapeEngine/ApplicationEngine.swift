@@ -1,0 +1,250 @@
+internal import CGrapeLinux
+public import GrapeCore
+public import GrapeLog
+internal import GrapeReactor
+internal import GrapeWire
+internal import GrapeWorkers
+internal import Logging
+
+/// Runs one application: takes its events from the log, gives them to its workers, and commits what they make of them.
+///
+/// Everything happens on the reactor's thread. The rules are in value types (`LaneStateMachine`, `WorkerPoolStateMachine`); this class
+/// carries out what they ask for. Parts: Dispatch (log to workers), Results (workers to log), Workers (processes and handshakes), Statistics.
+public final class ApplicationEngine {
+  /// What the engine is doing.
+  public enum State: String, Sendable { case loading, running, stopping, stopped }
+
+  public let name: AppName
+  /// Input topic.
+  public let topic: String
+  public let partitions: Int32
+  public private(set) var deployment: Deployment
+  public internal(set) var state = State.loading
+  public let applicationLog: ApplicationLog
+  /// Why workers cannot be started, or events not be processed; nil: all is well.
+  public internal(set) var problem: String?
+  /// Checks what enters the input topic.
+  public private(set) var scanner: EventScanner
+  /// Slots in the manifest's order: other tables go by index into it.
+  public private(set) var slotNames: [String]
+
+  let environment: EngineEnvironment
+  var lanes: [LaneStateMachine] = []
+  var watches: [Int32: WatchToken] = [:]
+  var pool: WorkerPoolStateMachine
+  var sessions: [Int: WorkerSession] = [:]
+  var readySessions: [WorkerSession] = []
+  var statistics: [SlotStatistics]
+  var deliveryCounter: UInt64 = 0
+  var deadLetters = 0
+  var retries = 0
+  private var isPumpScheduled = false
+  private var timerDue: Int64?
+  private var whenStopped: [() -> Void] = []
+  private var isGateAwaited = false
+
+  var reactor: Reactor { environment.reactor }
+  var profile: Profile { deployment.profile }
+  var log: any EventLog { environment.gate.log }
+  var logger: Logger { environment.logger }
+
+  /// Creates the engine of a deployed application whose topics exist. `start` makes it run.
+  public init(_ deployment: Deployment, environment: EngineEnvironment, logPath: String) {
+    self.deployment = deployment
+    self.environment = environment
+    name = deployment.manifest.name
+    topic = name.eventsTopic
+    partitions = Int32(deployment.manifest.partitions)
+    applicationLog = ApplicationLog(path: logPath, limit: deployment.profile.logBytes, reactor: environment.reactor)
+    slotNames = deployment.manifest.slots.map(\.name.text)
+    statistics = slotNames.map { _ in SlotStatistics() }
+    scanner = Self.makeScanner(deployment, environment)
+    pool = WorkerPoolStateMachine(policy: .init(deployment.profile))
+  }
+
+  private static func makeScanner(_ deployment: Deployment, _ environment: EngineEnvironment) -> EventScanner {
+    EventScanner(
+      app: deployment.manifest.name.text, slots: deployment.manifest.slots.map(\.name.text),
+      eventLimit: environment.eventLimit, batchLimit: environment.batchLimit)
+  }
+
+  // MARK: Lifecycle
+
+  /// Reads where the application stands from the log and begins; `isStopped` leaves it at rest.
+  public func start(stopped: Bool, completion: @escaping (Result<Void, LogError>) -> Void) {
+    log.committedOffsets(
+      group: name.text,
+      completion: reactor.completion { [self] result in
+        switch result {
+        case .success(let offsets): loadLanes(offsets, stopped: stopped, completion: completion)
+        case .failure(let error): completion(.failure(error))
+        }
+      })
+  }
+
+  private func loadLanes(
+    _ offsets: [TopicPartition: CommittedOffset], stopped: Bool,
+    completion: @escaping (Result<Void, LogError>) -> Void
+  ) {
+    var missing = Int(partitions)
+    var loaded = [LaneStateMachine?](repeating: nil, count: Int(partitions))
+    var failure: LogError?
+    for partition in 0..<partitions {
+      let place = TopicPartition(topic, partition)
+      log.bounds(
+        of: place,
+        completion: reactor.completion { [self] result in
+          missing -= 1
+          switch result {
+          case .success(let bounds):
+            loaded[Int(partition)] = LaneStateMachine(partition: partition, start: offsets[place], bounds: bounds)
+          case .failure(let error): failure = failure ?? error
+          }
+          guard missing == 0 else { return }
+          if let failure { return completion(.failure(failure)) }
+          lanes = loaded.compactMap { $0 }
+          state = stopped ? .stopped : .running
+          if stopped { perform(pool.stop(now: reactor.now)) }
+          countBacklog()
+          schedulePump()
+          completion(.success(()))
+        })
+    }
+  }
+
+  /// Lets workers finish what they hold, then starts no more. `completion` when the last is gone.
+  public func stop(completion: @escaping () -> Void) {
+    if state == .stopped { return completion() }
+    whenStopped.append(completion)
+    guard state != .stopping else { return }
+    state = .stopping
+    perform(pool.stop(now: reactor.now))
+    settleStop()
+  }
+
+  /// Takes events again.
+  public func resume() {
+    guard state == .stopped else { return }
+    state = .running
+    problem = nil
+    perform(pool.resume(policy: .init(profile), now: reactor.now))
+    schedulePump()
+  }
+
+  /// Puts another version (or other routes) in place of this one: old workers finish what they hold, then new ones start. Events wait
+  /// meanwhile; none is lost, repeated or overtaken.
+  public func replace(with deployment: Deployment, completion: @escaping () -> Void) {
+    precondition(deployment.manifest.name == name && deployment.manifest.partitions == Int(partitions))
+    let wasStopped = state == .stopped
+    stop { [self] in
+      let counts = Dictionary(zip(slotNames, statistics)) { first, _ in first }
+      self.deployment = deployment
+      slotNames = deployment.manifest.slots.map(\.name.text)
+      statistics = slotNames.map { counts[$0] ?? SlotStatistics() }
+      scanner = Self.makeScanner(deployment, environment)
+      pool = pool.renewed(policy: .init(deployment.profile))
+      perform(pool.stop(now: reactor.now))
+      if !wasStopped { resume() }
+      completion()
+    }
+  }
+
+  func settleStop() {
+    guard state == .stopping, pool.count == 0, lanes.allSatisfy({ $0.delivery == nil }) else { return }
+    state = .stopped
+    let completions = whenStopped
+    whenStopped.removeAll()
+    for completion in completions { completion() }
+  }
+
+  // MARK: Turning the wheel
+
+  /// Looks, later in this turn, for what can be fetched and delivered.
+  func schedulePump() {
+    guard !isPumpScheduled else { return }
+    isPumpScheduled = true
+    reactor.deferred { [self] in
+      isPumpScheduled = false
+      pump()
+    }
+  }
+
+  private func pump() {
+    guard state == .running || state == .stopping else { return }
+    guard environment.gate.failure == nil else {
+      problem = environment.gate.failure?.description
+      return
+    }
+    for index in lanes.indices { fetch(index) }
+    if state == .running {
+      perform(pool.demand(workersWanted, now: reactor.now))
+      if environment.gate.admitsDeliveries {
+        for index in lanes.indices { deliver(index) }
+      } else if !isGateAwaited {
+        isGateAwaited = true
+        environment.gate.whenDrained { [self] in
+          isGateAwaited = false
+          schedulePump()
+        }
+      }
+    }
+    armTimer()
+  }
+
+  /// Workers that would have something to do.
+  private var workersWanted: Int {
+    var busyLanes = 0
+    var backlog: Int64 = 0
+    for lane in lanes where lane.hasWork {
+      busyLanes += 1
+      backlog += lane.lag
+    }
+    guard busyLanes > 0 else { return 0 }
+    let byBacklog = 1 + backlog / Int64(max(1, profile.growThreshold))
+    return min(busyLanes, Int(min(byBacklog, 10_000)))
+  }
+
+  /// Sees to it that time-outs are noticed, with one timer, and none while nothing can time out.
+  func armTimer() {
+    let now = grape_monotonic_ns()
+    var due: Int64?
+    func consider(_ time: Int64) { due = min(due ?? time, time) }
+    if let time = pool.nextDeadline(now: now) { consider(time) }
+    if !readySessions.isEmpty { consider(now + heartbeatInterval) }
+    if state == .running {
+      for lane in lanes where lane.blockedUntil > now { consider(lane.blockedUntil) }
+    }
+    guard let due, timerDue == nil || due < timerDue! else { return }
+    timerDue = due
+    reactor.schedule(after: due - now) { [self] in
+      guard timerDue == due else { return }
+      timerDue = nil
+      tick()
+    }
+  }
+
+  private func tick() {
+    checkHeartbeats()
+    perform(pool.advance(now: reactor.now))
+    settleStop()
+    schedulePump()
+    armTimer()
+  }
+
+  /// How often workers must be heard: often enough to notice a stuck event in time.
+  var heartbeatInterval: Int64 {
+    max(50_000_000, min(profile.heartbeat.nanoseconds, profile.requestTimeout.nanoseconds / 2))
+  }
+
+  func note(_ level: String, _ message: String, worker: String = "") {
+    applicationLog.append(worker: worker, stream: "node", level: level, message: message)
+  }
+}
+
+extension WorkerPoolStateMachine.Policy {
+  init(_ profile: Profile) {
+    self.init(
+      minimum: profile.workers.min, maximum: profile.workers.max, idleTimeout: profile.idleTimeout.nanoseconds,
+      startupTimeout: profile.startupTimeout.nanoseconds, terminationTimeout: profile.terminationTimeout.nanoseconds)
+  }
+}

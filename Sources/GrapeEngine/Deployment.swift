@@ -1,0 +1,70 @@
+public import GrapeCore
+public import GrapeReactor
+public import GrapeWorkers
+public import Logging
+
+/// A version of an application, as an engine runs it.
+public struct Deployment: Sendable {
+  public var manifest: Manifest
+  /// Content hash of the package.
+  public var version: String
+  /// Where the package is unpacked.
+  public var directory: String
+  /// What each name that its handlers may emit leads to.
+  public var routes: [Manifest.Target: [RouteDestination]]
+
+  public init(manifest: Manifest, version: String, directory: String, routes: [Manifest.Target: [RouteDestination]]) {
+    self.manifest = manifest
+    self.version = version
+    self.directory = directory
+    self.routes = routes
+  }
+
+  public var profile: Profile { manifest.profile }
+}
+
+/// What engines share: the node around them. Lives on the reactor's thread.
+public struct EngineEnvironment {
+  public var reactor: Reactor
+  public var gate: CommitGate
+  public var flusher: ConnectionFlusher
+  /// The node's name.
+  public var node: String
+  /// Where replies to calls through this node go.
+  public var replyTopic: String
+  public var replyPartitions: Int32
+  /// Bytes of key + value + headers of one event.
+  public var eventLimit: Int
+  /// Bytes of one frame.
+  public var frameLimit: Int
+  /// Bytes of a batch's records, unpacked.
+  public var batchLimit: Int
+  /// Handlers a chain of events may pass through.
+  public var hopLimit: Int
+  public var logger: Logger
+  /// The engine whose input topic this is, if any.
+  public var engine: (_ topic: String) -> ApplicationEngine?
+  /// How to start a worker: program, environment, folder.
+  public var launch: (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
+
+  public init(
+    reactor: Reactor, gate: CommitGate, flusher: ConnectionFlusher, node: String, replyTopic: String,
+    replyPartitions: Int32, eventLimit: Int, frameLimit: Int, batchLimit: Int, hopLimit: Int, logger: Logger,
+    engine: @escaping (_ topic: String) -> ApplicationEngine?,
+    launch: @escaping (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
+  ) {
+    self.reactor = reactor
+    self.gate = gate
+    self.flusher = flusher
+    self.node = node
+    self.replyTopic = replyTopic
+    self.replyPartitions = replyPartitions
+    self.eventLimit = eventLimit
+    self.frameLimit = frameLimit
+    self.batchLimit = batchLimit
+    self.hopLimit = hopLimit
+    self.logger = logger
+    self.engine = engine
+    self.launch = launch
+  }
+}

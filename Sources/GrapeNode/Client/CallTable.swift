@@ -1,0 +1,162 @@
+internal import CGrapeLinux
+internal import GrapeCore
+internal import GrapeLog
+internal import GrapeReactor
+internal import GrapeWire
+internal import Logging
+
+/// Blocking events that somebody waits for, and the reply topic that answers come in by.
+final class CallTable {
+  /// What a caller gets: one reply of perhaps several.
+  struct Reply {
+    var status: ReplyStatus
+    var value: UnsafeRawBufferPointer?
+  }
+
+  private struct Call {
+    var deliver: (Reply) -> Void
+    /// Whether the event was handed to a worker: asked when the time is up.
+    var wasDelivered: () -> Bool
+  }
+
+  /// Calls that may be open at a time.
+  static let limit = 262_144
+  /// Deadlines are looked at in steps of this many milliseconds.
+  private static let step: Int64 = 10
+
+  let topic: String
+  private let log: any EventLog
+  private let reactor: Reactor
+  private let logger: Logger
+  /// Sets this life of the node apart from earlier ones, whose replies may still come.
+  private let life: UInt64
+  private var next: UInt64 = 0
+  private var calls: [UInt64: Call] = [:]
+  private var expiring: [Int64: [UInt64]] = [:]
+  private var position: Int64 = 0
+  private var isClosed = false
+
+  init(topic: String, log: any EventLog, reactor: Reactor, logger: Logger) {
+    self.topic = topic
+    self.log = log
+    self.reactor = reactor
+    self.logger = logger
+    life = .random(in: .min ... .max)
+  }
+
+  /// Begins to listen at the end of the reply topic, which must exist.
+  func start(completion: @escaping (LogError?) -> Void) {
+    log.bounds(
+      of: TopicPartition(topic, 0),
+      completion: reactor.completion { [self] result in
+        switch result {
+        case .success(let bounds):
+          position = bounds.end
+          watch()
+          completion(nil)
+        case .failure(let error): completion(error)
+        }
+      })
+  }
+
+  /// Opens a call; nil if too many are open. `deliver` is called for each reply up to the final one.
+  func open(
+    timeoutMilliseconds: Int64, wasDelivered: @escaping () -> Bool, deliver: @escaping (Reply) -> Void
+  ) -> CorrelationID? {
+    guard calls.count < Self.limit, !isClosed else { return nil }
+    next += 1
+    calls[next] = Call(deliver: deliver, wasDelivered: wasDelivered)
+    let slot = (grape_monotonic_ns() / 1_000_000 + timeoutMilliseconds) / Self.step + 1
+    if expiring[slot] == nil {
+      expiring[slot] = [next]
+      reactor.schedule(after: slot * Self.step * 1_000_000 - grape_monotonic_ns()) { [self] in expire(slot) }
+    } else {
+      expiring[slot]?.append(next)
+    }
+    return CorrelationID(high: life, low: next)
+  }
+
+  /// The header value that sends replies here.
+  func address(of call: CorrelationID) -> [UInt8] {
+    ReplyAddress(correlation: call, partition: 0, topic: topic).encoded
+  }
+
+  /// Nobody waits any more.
+  func forget(_ call: CorrelationID) { calls[call.low] = nil }
+
+  /// Ends a call with a reply of the node's own.
+  func fail(_ call: CorrelationID, _ error: StatusError) {
+    calls.removeValue(forKey: call.low)?.deliver(
+      Reply(status: ReplyStatus(error.status, ran: error.ran, code: error.code, message: error.message), value: nil))
+  }
+
+  /// Ends all calls: the node is stopping. Their events are in the log and will run.
+  func close() {
+    isClosed = true
+    let open = calls
+    calls.removeAll()
+    let status = ReplyStatus(.unavailable, ran: .unknown, message: "the node is stopping; the event stays queued")
+    for call in open.values { call.deliver(Reply(status: status, value: nil)) }
+  }
+
+  private func expire(_ slot: Int64) {
+    for number in expiring.removeValue(forKey: slot) ?? [] {
+      guard let call = calls.removeValue(forKey: number) else { continue }
+      // Not delivered by now means never started: workers do not start what is past its deadline.
+      let ran: Ran = call.wasDelivered() ? .unknown : .never
+      let message = ran == .never ? "no worker took the event in time" : "no reply came in time"
+      call.deliver(Reply(status: ReplyStatus(.deadlineExceeded, ran: ran, message: message), value: nil))
+    }
+  }
+
+  // MARK: The reply topic
+
+  private func watch() {
+    guard !isClosed else { return }
+    let fired = reactor.completion { [self] (_: Void) in read() }
+    _ = log.whenAvailable(TopicPartition(topic, 0), after: position) { fired(()) }
+  }
+
+  private func read() {
+    guard !isClosed else { return }
+    log.read(
+      TopicPartition(topic, 0), from: position, maxBytes: 1024 * 1024,
+      completion: reactor.completion { [self] result in
+        switch result {
+        case .success(let read):
+          for batch in read.batches { take(batch) }
+          read.batches.isEmpty ? watch() : self.read()
+        case .failure(let error):
+          guard !isClosed, error.code != .closed else { return }
+          logger.error("reply topic cannot be read", metadata: ["topic": "\(topic)", "error": "\(error)"])
+        }
+      })
+  }
+
+  private func take(_ batch: LogBatch) {
+    let first = position
+    position = batch.lastOffset + 1
+    do throws(WireError) {
+      let unpacked = try RecordBatch.unpack(batch.bytes, checkingCRC: false, limit: FrameHeader.defaultLimit)
+      var reader = unpacked.reader()
+      while let record = try reader.next() {
+        guard batch.baseOffset + Int64(record.offsetDelta) >= first else { continue }
+        try take(record)
+      }
+      withExtendedLifetime(unpacked) {}
+    } catch {
+      logger.warning("reply cannot be read", metadata: ["topic": "\(topic)", "error": "\(error)"])
+    }
+  }
+
+  private func take(_ record: Record) throws(WireError) {
+    guard let key = record.key, let id = CorrelationID(key), id.high == life, let call = calls[id.low] else { return }
+    var headers = record.headers
+    while let (name, value) = try headers.next() {
+      guard name.elementsEqual("g.s".utf8), let value else { continue }
+      let status = try ReplyStatus(value)
+      if status.isFinal { calls[id.low] = nil }
+      return call.deliver(Reply(status: status, value: record.value))
+    }
+  }
+}

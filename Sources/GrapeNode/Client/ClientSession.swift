@@ -1,0 +1,430 @@
+internal import CGrapeLinux
+internal import GrapeCore
+internal import GrapeEngine
+internal import GrapeLog
+internal import GrapeReactor
+internal import GrapeWire
+
+/// What a client session needs of its node.
+struct ClientServices {
+  var reactor: Reactor
+  var gate: CommitGate
+  var intake: Intake
+  var calls: CallTable
+  /// The engine of an application, if it is deployed.
+  var engine: (String) -> ApplicationEngine?
+  var admin: AdminService
+  var eventLimit: Int
+  var batchLimit: Int
+  var frameLimit: Int
+}
+
+/// One client: takes its requests, gives the answers. Lives on the reactor's thread.
+final class ClientSession {
+  private let connection: FrameConnection
+  private let services: ClientServices
+  private let onEnd: (ClientSession) -> Void
+  private var calls: [UInt64: CorrelationID] = [:]
+  private var fetches: [UInt64: PendingFetch] = [:]
+  private var isPaused = false
+
+  private struct PendingFetch {
+    var watch: WatchToken
+    var timer: TimerID
+  }
+
+  /// Waiting fetches that one client may have.
+  private static let fetchLimit = 4096
+
+  init(_ connection: FrameConnection, services: ClientServices, onEnd: @escaping (ClientSession) -> Void) {
+    self.connection = connection
+    self.services = services
+    self.onEnd = onEnd
+    connection.frameLimit = services.frameLimit
+    connection.onFrame = { [unowned self] in received($0, $1) }
+    connection.onEnd = { [unowned self] _ in ended() }
+  }
+
+  /// The node is stopping.
+  func close(_ reason: String) {
+    connection.send(.goodbye, id: 0) { $0.bytes((["reason": .string(reason)] as JSONValue).utf8) }
+    connection.closeWhenSent(reason)
+  }
+
+  private func ended() {
+    for call in calls.values { services.calls.forget(call) }
+    calls.removeAll()
+    for fetch in fetches.values { drop(fetch) }
+    fetches.removeAll()
+    onEnd(self)
+  }
+
+  private func drop(_ fetch: PendingFetch) {
+    services.gate.log.cancelWatch(fetch.watch)
+    services.reactor.cancel(fetch.timer)
+  }
+
+  private func received(_ header: FrameHeader, _ body: ByteSlice) {
+    do {
+      switch header.type {
+      case .exec: try exec(header.id, body)
+      case .append: try append(header.id, body)
+      case .fetch: try fetch(header.id, body)
+      case .cancel: cancel(header.id)
+      case .request: try request(header.id, body)
+      case .goodbye: connection.closeWhenSent("goodbye")
+      default: connection.violation("a frame of type \(header.type) is not for clients to send")
+      }
+    } catch let error as WireError {
+      connection.violation("\(header.type) frame: \(error.message)")
+    } catch {
+      connection.violation("\(header.type) frame: \(error)")
+    }
+    holdBack()
+  }
+
+  /// While too much is on its way to the log the client is not read from.
+  private func holdBack() {
+    guard !services.gate.admitsClients, !isPaused else { return }
+    isPaused = true
+    connection.pause()
+    services.gate.whenDrained { [weak self] in
+      guard let self, isPaused else { return }
+      isPaused = false
+      connection.resume()
+    }
+  }
+
+  private func fail(_ id: UInt64, _ error: StatusError) {
+    guard id != 0 else { return connection.refuse(status: error.status.rawValue, name: error.status.name, message: error.message) }
+    connection.send(.error, id: id) { $0.bytes(error.json.utf8) }
+  }
+
+  // MARK: EXEC
+
+  private func exec(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
+    var reader = ByteReader(body.unsafeBytes)
+    let durabilityByte = try reader.u8()
+    let mode = try reader.u8()
+    _ = try reader.u16()
+    let timeout = try reader.u32()
+    let target = try reader.string16()
+    let key = try reader.bytes32()
+    let value = try reader.bytes32()
+    let headerCount = try reader.u16()
+    guard id != 0 else { throw WireError(.malformed, "id 0 is for the connection itself") }
+    guard mode <= 1 else { throw WireError(.malformed, "mode \(mode): 0 or 1 is legal") }
+    guard durabilityByte <= 3 else { throw WireError(.malformed, "durability \(durabilityByte): 0 to 3 is legal") }
+    var own: [(name: String, value: UnsafeRawBufferPointer?)] = []
+    for _ in 0..<headerCount { own.append((try reader.string16(), try reader.bytes32())) }
+    guard reader.remaining == 0 else { throw WireError(.malformed, "\(reader.remaining) bytes behind the headers") }
+    let isBlocking = mode == 1
+    do throws(StatusError) {
+      let (engine, slot) = try admit(target)
+      for header in own where header.name.utf8.starts(with: "g.".utf8) {
+        throw StatusError(.badRequest, "header \"\(header.name)\": names that begin with g. are Grape's own")
+      }
+      let size = own.reduce((key?.count ?? 0) + (value?.count ?? 0)) { $0 + $1.name.utf8.count + ($1.value?.count ?? 0) }
+      guard size <= services.eventLimit else {
+        throw StatusError(.tooLarge, "an event of \(size) bytes; \(services.eventLimit) are allowed")
+      }
+      let milliseconds = isBlocking && timeout == 0 ? 30_000 : Int64(timeout)
+      let call = isBlocking ? try openCall(id, engine: engine, timeout: milliseconds) : nil
+      let event = Intake.Event(
+        slot: slot, key: key, value: value ?? UnsafeRawBufferPointer(start: nil, count: 0),
+        headerSection: headerSection(
+          event: engine.slotNames[slot], deadline: milliseconds > 0 ? grape_realtime_ms() + milliseconds : nil,
+          call: call?.id, own: own))
+      let durability = Durability(rawValue: durabilityByte) ?? Durability(engine.deployment.profile.durability)
+      services.intake.add(event, to: engine, durability: durability) { [self] outcome in
+        if let call { placed(call, outcome) } else { acknowledge(id, outcome) }
+      }
+    } catch {
+      reply(id, ReplyStatus(error.status, ran: error.ran, code: error.code, message: error.message), value: nil)
+    }
+  }
+
+  /// The application and slot that an address names, if events are taken for it now.
+  private func admit(_ target: String) throws(StatusError) -> (ApplicationEngine, Int) {
+    let address: EventAddress
+    do throws(NameError) { address = try EventAddress(target) } catch {
+      throw StatusError(.badRequest, error.message)
+    }
+    let engine = try engine(address.app.text)
+    guard let slot = engine.slotNames.firstIndex(of: address.event.text) else {
+      throw StatusError(
+        .noSuchSlot, "\(address.app) has no slot for event \"\(address.event)\"; its slots are \(engine.scanner.slotList)")
+    }
+    return (engine, slot)
+  }
+
+  private func engine(_ app: String) throws(StatusError) -> ApplicationEngine {
+    guard let engine = services.engine(app) else {
+      throw StatusError(.noSuchApp, "no application \"\(app)\" is deployed here")
+    }
+    if let failure = services.gate.failure {
+      throw StatusError(.unavailable, "the log takes no more events: \(failure.message)")
+    }
+    guard engine.admitsEvents else {
+      throw StatusError(
+        .queueFull, "\(app) has \(engine.deployment.profile.queueLimit) events waiting, its queue-limit; try later")
+    }
+    return engine
+  }
+
+  /// A blocking event's place in the table of calls; where the event lies is known once it is appended.
+  private final class OpenCall {
+    var id = CorrelationID(high: 0, low: 0)
+    var place: Intake.Place?
+  }
+
+  private func openCall(_ request: UInt64, engine: ApplicationEngine, timeout: Int64) throws(StatusError) -> OpenCall {
+    guard calls[request] == nil else { throw StatusError(.badRequest, "request id \(request) is in use") }
+    let call = OpenCall()
+    let id = services.calls.open(
+      timeoutMilliseconds: timeout,
+      wasDelivered: {
+        // Not appended yet: nobody can have started it. Its deadline keeps it from starting later.
+        guard let place = call.place else { return false }
+        return engine.wasDelivered(partition: place.partition, offset: place.offset)
+      },
+      deliver: { [weak self] answer in
+        if answer.status.isFinal { self?.calls[request] = nil }
+        self?.reply(request, answer.status, value: answer.value)
+      })
+    guard let id else {
+      throw StatusError(.queueFull, "\(CallTable.limit) blocking events are open; try later")
+    }
+    call.id = id
+    calls[request] = id
+    return call
+  }
+
+  private func placed(_ call: OpenCall, _ outcome: Intake.Outcome) {
+    switch outcome {
+    case .success(let place): call.place = place
+    case .failure(let error): services.calls.fail(call.id, error)
+    }
+  }
+
+  private func headerSection(
+    event: String, deadline: Int64?, call: CorrelationID?, own: [(name: String, value: UnsafeRawBufferPointer?)]
+  ) -> ByteSlice {
+    var headers = HeaderSection()
+    headers.append(HeaderName.event, Array(event.utf8))
+    if let deadline { headers.append(deadline: deadline) }
+    if let call { headers.append(HeaderName.replyAddress, services.calls.address(of: call)) }
+    for (name, value) in own {
+      var name = name
+      name.withUTF8 { headers.append(UnsafeRawBufferPointer($0), value) }
+    }
+    return headers.finish()
+  }
+
+  private func acknowledge(_ id: UInt64, _ outcome: Intake.Outcome) {
+    switch outcome {
+    case .success(let place):
+      connection.send(.ack, id: id) { writer in
+        writer.u8(place.durability.rawValue)
+        writer.u8(0)
+        writer.u16(0)
+        writer.i32(place.partition)
+        writer.i64(place.offset)
+        writer.string16(place.topic)
+      }
+    case .failure(let error):
+      reply(id, ReplyStatus(error.status, ran: error.ran, message: error.message), value: nil)
+    }
+  }
+
+  private func reply(_ id: UInt64, _ status: ReplyStatus, value: UnsafeRawBufferPointer?) {
+    connection.send(.reply, flags: status.isFinal ? 1 : 0, id: id) { writer in
+      writer.u16(status.status.rawValue)
+      writer.u8(status.ran.rawValue)
+      writer.u8(0)
+      writer.i32(status.code)
+      writer.string16(status.message)
+      writer.bytes32(value)
+    }
+  }
+
+  // MARK: APPEND
+
+  private func append(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
+    var reader = ByteReader(body.unsafeBytes)
+    let durabilityByte = try reader.u8()
+    _ = try reader.u8()
+    let count = Int(try reader.u16())
+    let app = try reader.string16()
+    guard id != 0, durabilityByte <= 3, count > 0 else {
+      throw WireError(.malformed, "id \(id), durability \(durabilityByte), \(count) batches")
+    }
+    var batches: [(partition: Int32, batch: ByteSlice)] = []
+    for _ in 0..<count {
+      let partition = try reader.i32()
+      let size = Int(try reader.u32())
+      let start = reader.position
+      _ = try reader.bytes(size)
+      batches.append((partition, body[start..<start + size]))
+    }
+    guard reader.remaining == 0 else { throw WireError(.malformed, "\(reader.remaining) bytes behind the last batch") }
+    do throws(StatusError) {
+      let engine = try engine(app)
+      var transaction = Transaction(
+        durability: Durability(rawValue: durabilityByte) ?? Durability(engine.deployment.profile.durability))
+      var counts = [Int](repeating: 0, count: engine.slotNames.count)
+      for (partition, batch) in batches {
+        transaction.appends += try appends(batch, partition, engine: engine, counts: &counts)
+      }
+      guard transaction.appends.count <= Int(UInt16.max) else {
+        throw StatusError(.badRequest, "\(transaction.appends.count) batches once split by key; \(UInt16.max) are allowed")
+      }
+      engine.noteAppended(counts)
+      let partitions = transaction.appends.map(\.partition.partition)
+      services.gate.commit(transaction) { [self] result in
+        switch result {
+        case .success(let receipt): appended(id, engine.topic, partitions, receipt)
+        case .failure(let error): fail(id, StatusError(error))
+        }
+      }
+    } catch {
+      fail(id, error)
+    }
+  }
+
+  private func appends(
+    _ batch: ByteSlice, _ partition: Int32, engine: ApplicationEngine, counts: inout [Int]
+  ) throws(StatusError) -> [Transaction.Append] {
+    guard partition >= -1, partition < engine.partitions else {
+      throw StatusError(
+        .badRequest, "partition \(partition): \(engine.topic) has partitions 0 to \(engine.partitions - 1), -1 leaves it to the node")
+    }
+    let header = try engine.scanner.scan(batch, from: .client, checkingCRC: true, counts: &counts)
+    guard partition == -1 else {
+      return [
+        .init(
+          TopicPartition(engine.topic, partition), batch: batch, maxTimestamp: header.maxTimestamp,
+          recordCount: header.recordCount)
+      ]
+    }
+    do throws(WireError) {
+      let parts = try BatchSplitter.split(
+        batch, partitions: engine.partitions, keyless: .random(in: 0..<engine.partitions), limit: services.batchLimit)
+      return parts.map {
+        .init(
+          TopicPartition(engine.topic, $0.partition), batch: $0.batch.bytes, maxTimestamp: $0.batch.maxTimestamp,
+          recordCount: $0.batch.recordCount)
+      }
+    } catch {
+      throw StatusError(.badRequest, "record batch: \(error.message)")
+    }
+  }
+
+  private func appended(_ id: UInt64, _ topic: String, _ partitions: [Int32], _ receipt: CommitReceipt) {
+    connection.send(.appended, id: id) { writer in
+      writer.u8(receipt.durability.rawValue)
+      writer.u8(0)
+      writer.u16(UInt16(partitions.count))
+      writer.string16(topic)
+      for (partition, offset) in zip(partitions, receipt.baseOffsets) {
+        writer.i32(partition)
+        writer.i64(offset)
+      }
+    }
+  }
+
+  // MARK: FETCH
+
+  private func fetch(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
+    var reader = ByteReader(body.unsafeBytes)
+    let topic = try reader.string16()
+    let place = TopicPartition(topic, try reader.i32())
+    let offset = try reader.i64()
+    let maxBytes = min(Int(try reader.u32()), services.frameLimit / 4)
+    let wait = Int64(min(try reader.u32(), 600_000))
+    guard reader.remaining == 0, offset >= -2, id != 0 else { throw WireError(.malformed, "offset \(offset), id \(id)") }
+    if offset >= 0 { return read(id, place, offset, maxBytes, wait) }
+    services.gate.log.bounds(
+      of: place,
+      completion: services.reactor.completion { [self] result in
+        switch result {
+        case .success(let bounds): read(id, place, offset == -1 ? bounds.end : bounds.start, maxBytes, wait)
+        case .failure(let error): fail(id, StatusError(error))
+        }
+      })
+  }
+
+  private func read(_ id: UInt64, _ place: TopicPartition, _ offset: Int64, _ maxBytes: Int, _ wait: Int64) {
+    services.gate.log.read(
+      place, from: offset, maxBytes: maxBytes,
+      completion: services.reactor.completion { [self] result in
+        switch result {
+        case .success(let read) where read.batches.isEmpty && wait > 0:
+          waitForMore(id, place, offset, maxBytes, wait)
+        case .success(let read): fetched(id, read, offset)
+        case .failure(let error): fail(id, StatusError(error))
+        }
+      })
+  }
+
+  private func waitForMore(_ id: UInt64, _ place: TopicPartition, _ offset: Int64, _ maxBytes: Int, _ wait: Int64) {
+    guard !connection.isClosed else { return }
+    guard fetches.count < Self.fetchLimit, fetches[id] == nil else {
+      return fail(id, StatusError(.badRequest, "\(fetches.count) fetches wait, or id \(id) is in use"))
+    }
+    let again = services.reactor.completion { [weak self] (_: Void) in
+      guard let self, let fetch = fetches.removeValue(forKey: id) else { return }
+      drop(fetch)
+      read(id, place, offset, maxBytes, 0)
+    }
+    let watch = services.gate.log.whenAvailable(place, after: offset) { again(()) }
+    let timer = services.reactor.schedule(after: wait * 1_000_000) { again(()) }
+    fetches[id] = PendingFetch(watch: watch, timer: timer)
+  }
+
+  private func fetched(_ id: UInt64, _ read: ReadResult, _ offset: Int64) {
+    connection.send(.fetched, id: id, slices: read.batches.map(\.bytes)) { writer in
+      writer.i64(read.bounds.start)
+      writer.i64(read.bounds.end)
+      writer.i64(read.batches.last.map { $0.lastOffset + 1 } ?? offset)
+    }
+  }
+
+  private func cancel(_ id: UInt64) {
+    if let call = calls.removeValue(forKey: id) { services.calls.forget(call) }
+    if let fetch = fetches.removeValue(forKey: id) { drop(fetch) }
+  }
+
+  // MARK: REQUEST
+
+  private func request(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
+    var reader = ByteReader(body.unsafeBytes)
+    let size = Int(try reader.u32())
+    let text = try reader.bytes(size)
+    guard id != 0 else { throw WireError(.malformed, "id 0 is for the connection itself") }
+    let json: JSONValue
+    do throws(JSONError) { json = try JSONValue(parsing: text) } catch {
+      return fail(id, StatusError(.badRequest, error.description))
+    }
+    let blob = body[reader.position..<body.count]
+    services.admin.handle(json, blob: blob) { [weak self] result in
+      guard let self else { return }
+      switch result {
+      case .success(let answer):
+        connection.send(.response, id: id) { writer in
+          let text = answer.utf8
+          writer.u32(UInt32(text.count))
+          writer.bytes(text)
+        }
+      case .failure(let error): fail(id, error)
+      }
+    }
+  }
+}
+
+extension StatusError {
+  /// As in the body of an ERROR frame.
+  var json: JSONValue {
+    ["status": JSONValue(status.rawValue), "name": .string(status.name), "message": .string(message)]
+  }
+}

@@ -1,0 +1,49 @@
+public import GrapeCore
+public import Logging
+
+/// How a node is set up.
+public struct NodeConfiguration: Sendable {
+  /// Everything that the node keeps lies here; created if missing.
+  public var dataDirectory: String
+  /// The socket that clients and workers connect to; nil: `node.sock` in the data directory.
+  public var socketPath: String?
+  /// Names the node in a cluster, and its reply topic.
+  public var name: NodeName
+  public var logLevel: Logger.Level
+  /// Bytes of one segment file of the log.
+  public var segmentBytes: Int
+  /// Bytes of recent batches kept in memory for readers that keep up.
+  public var cacheBytes: Int
+  /// Bytes of key + value + headers of one event.
+  public var eventLimit: Int
+  /// Handlers that a chain of events may pass through.
+  public var hopLimit: Int
+  /// Once stopping, the node waits this long for workers to finish what they hold.
+  public var shutdownTimeout: Duration
+
+  public init(
+    dataDirectory: String, socketPath: String? = nil, name: NodeName, logLevel: Logger.Level = .info,
+    segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024, eventLimit: Int = 8 * 1024 * 1024,
+    hopLimit: Int = 64, shutdownTimeout: Duration = .seconds(20)
+  ) {
+    self.dataDirectory = dataDirectory
+    self.socketPath = socketPath
+    self.name = name
+    self.logLevel = logLevel
+    self.segmentBytes = segmentBytes
+    self.cacheBytes = cacheBytes
+    self.eventLimit = eventLimit
+    self.hopLimit = hopLimit
+    self.shutdownTimeout = shutdownTimeout
+  }
+
+  /// Where the socket is.
+  public var socket: String { socketPath ?? dataDirectory + "/node.sock" }
+}
+
+/// Why a node could not be started, or ended.
+public struct NodeError: Error, Sendable, CustomStringConvertible {
+  public var message: String
+  public init(_ message: String) { self.message = message }
+  public var description: String { message }
+}
