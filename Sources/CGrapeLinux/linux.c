@@ -132,6 +132,8 @@ int grape_fallocate(int fd, off_t offset, off_t length) { return fallocate(fd, 0
 int grape_lock_exclusive(int fd) { return flock(fd, LOCK_EX | LOCK_NB); }
 int grape_open(const char *path, int flags, mode_t mode) { return open(path, flags | O_CLOEXEC, mode); }
 
+void grape_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
 int64_t grape_monotonic_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);

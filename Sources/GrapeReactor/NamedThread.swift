@@ -1,3 +1,4 @@
+internal import CGrapeLinux
 internal import Glibc
 
 /// Starts a thread that runs `body` to its end. The name (at most 15 bytes) shows in `top -H` and in profiles.
@@ -12,7 +13,7 @@ public func startThread(name: String, _ body: @escaping @Sendable () -> Void) th
     &thread, &attributes,
     { argument in
       let body = Unmanaged<ThreadBody>.fromOpaque(argument!).takeRetainedValue()
-      _ = pthread_setname_np(pthread_self(), String(body.name.prefix(15)))
+      grape_name_thread(body.name)
       body.body()
       return nil
     }, box.toOpaque())

@@ -51,6 +51,9 @@ int grape_fallocate(int fd, off_t offset, off_t length);
 int grape_lock_exclusive(int fd);
 int grape_open(const char *path, int flags, mode_t mode);
 
+// Names the calling thread (at most 15 bytes), for profiles and debuggers.
+void grape_name_thread(const char *name);
+
 // Clocks, in nanoseconds.
 int64_t grape_monotonic_ns(void);
 int64_t grape_realtime_ms(void);

@@ -1,0 +1,264 @@
+internal import CGrapeLinux
+internal import GrapeCore
+internal import GrapeEngine
+internal import GrapeLog
+internal import GrapeReactor
+internal import GrapeWire
+
+/// The operations of docs/admin.md. Lives on the reactor's thread; what takes long runs elsewhere and comes back.
+final class AdminService {
+  typealias Answer = Result<JSONValue, StatusError>
+
+  let core: NodeCore
+  let deployer: Deployer
+  /// Figures of the log, for `stats`.
+  private let logStatistics: () -> JSONValue
+  /// Begins the node's orderly stop.
+  private let requestStop: () -> Void
+  private let started = grape_monotonic_ns()
+
+  init(
+    core: NodeCore, deployer: Deployer, logStatistics: @escaping () -> JSONValue, requestStop: @escaping () -> Void
+  ) {
+    self.core = core
+    self.deployer = deployer
+    self.logStatistics = logStatistics
+    self.requestStop = requestStop
+  }
+
+  /// Carries out a request; `respond` is called once, on the reactor's thread.
+  func handle(_ request: JSONValue, blob: ByteSlice, respond: @escaping (Answer) -> Void) {
+    guard let operation = request["op"]?.string else {
+      return respond(.failure(StatusError(.badRequest, "the request has no \"op\"")))
+    }
+    do throws(StatusError) {
+      switch operation {
+      case "node.info": respond(.success(nodeInfo))
+      case "node.stop":
+        requestStop()
+        respond(.success([:]))
+      case "app.list": respond(.success(["apps": .array(sortedEngines.map(summary))]))
+      case "app.info": try info(try engine(request), respond)
+      case "app.metadata": respond(.success(metadata(try engine(request))))
+      case "app.start", "app.stop", "app.restart": setState(try engine(request), operation, respond)
+      case "app.remove": remove(try engine(request), force: request["force"]?.bool ?? false, respond)
+      case "app.logs": logs(try engine(request), request, respond)
+      case "deploy.begin": try beginUpload(request, respond)
+      case "deploy.chunk": try takeChunk(request, blob, respond)
+      case "deploy.finish": try finishUpload(request, respond)
+      case "topology": respond(.success(topology))
+      case "stats": respond(.success(statistics))
+      case "log.topics": inBackground(respond) { [log = core.gate.log] in try await Self.topics(log) }
+      case "log.offsets": try offsets(request, respond)
+      default: throw StatusError(.badRequest, "there is no operation \"\(operation)\"; docs/admin.md lists them")
+      }
+    } catch {
+      respond(.failure(error))
+    }
+  }
+
+  /// Runs asynchronous work and answers with what it gives, back on the reactor's thread.
+  func inBackground(
+    _ respond: @escaping (Answer) -> Void, _ work: @escaping @Sendable () async throws(StatusError) -> JSONValue
+  ) {
+    let finish = core.reactor.completion(respond)
+    Task {
+      do throws(StatusError) { finish(.success(try await work())) } catch { finish(.failure(error)) }
+    }
+  }
+
+  private func engine(_ request: JSONValue) throws(StatusError) -> ApplicationEngine {
+    guard let name = request["app"]?.string else { throw StatusError(.badRequest, "the request has no \"app\"") }
+    guard let engine = core.engines[name] else {
+      throw StatusError(.noSuchApp, "no application \"\(name)\" is deployed here")
+    }
+    return engine
+  }
+
+  private var sortedEngines: [ApplicationEngine] { core.engines.values.sorted { $0.name < $1.name } }
+
+  // MARK: The node
+
+  private var nodeInfo: JSONValue {
+    [
+      "node": .string(core.configuration.name.text), "version": .string(GrapeVersion.current), "pid": JSONValue(getpid()),
+      "dataDirectory": .string(core.configuration.dataDirectory), "uptimeMs": .int(uptime), "log": "embedded",
+      "protocol": 1, "socket": .string(core.configuration.socket), "problem": JSONValue(core.gate.failure?.description),
+    ]
+  }
+
+  private var uptime: Int64 { (grape_monotonic_ns() - started) / 1_000_000 }
+
+  private var statistics: JSONValue {
+    [
+      "timeMs": .int(grape_realtime_ms()), "node": .string(core.configuration.name.text), "uptimeMs": .int(uptime),
+      "log": logStatistics(), "apps": .array(sortedEngines.map { $0.statisticsJSON() }),
+    ]
+  }
+
+  private var topology: JSONValue {
+    let apps: [JSONValue] = sortedEngines.map { engine in
+      let figures = engine.statisticsJSON()["slots"]?.array ?? []
+      let slots: [JSONValue] = zip(engine.deployment.manifest.slots, figures).map { slot, figures in
+        [
+          "name": .string(slot.name.text), "emits": JSONValue(strings: slot.emits.map(\.description)),
+          "rate": figures["rate"] ?? 0,
+        ]
+      }
+      return [
+        "name": .string(engine.name.text), "version": .string(engine.deployment.version),
+        "state": .string(engine.reportedState), "slots": .array(slots),
+      ]
+    }
+    let edges: [JSONValue] = core.topology.edges.map { edge in
+      [
+        "from": .string(edge.from.text), "to": .string(edge.to.text), "signal": JSONValue(edge.signal?.text),
+        "optional": .bool(edge.isOptional), "missing": .bool(edge.isMissing),
+      ]
+    }
+    return [
+      "apps": .array(apps), "edges": .array(edges),
+      "cycles": .array(core.topology.cycles.map { JSONValue(strings: $0.map(\.text)) }),
+    ]
+  }
+
+  // MARK: Applications
+
+  private func summary(_ engine: ApplicationEngine) -> JSONValue {
+    [
+      "name": .string(engine.name.text), "version": .string(engine.deployment.version),
+      "runtime": .string(engine.deployment.manifest.runtime.name), "state": .string(engine.reportedState),
+      "problem": JSONValue(engine.problem), "workers": JSONValue(engine.liveWorkers), "lag": .int(engine.lag),
+      "slots": JSONValue(strings: engine.slotNames), "topic": .string(engine.topic),
+      "partitions": JSONValue(engine.partitions), "description": .string(engine.deployment.manifest.description),
+    ]
+  }
+
+  private func metadata(_ engine: ApplicationEngine) -> JSONValue {
+    [
+      "app": .string(engine.name.text), "topic": .string(engine.topic), "partitions": JSONValue(engine.partitions),
+      "slots": JSONValue(strings: engine.slotNames),
+      "durability": .string(engine.deployment.profile.durability.description),
+    ]
+  }
+
+  private func info(_ engine: ApplicationEngine, _ respond: @escaping (Answer) -> Void) throws(StatusError) {
+    let base = summary(engine)
+    let manifest = engine.deployment.manifest
+    let directory = engine.deployment.directory
+    let name = engine.name.text
+    inBackground(respond) { [deployer] () async throws(StatusError) in
+      let entry = await deployer.entry(name)
+      let files = await deployer.files(in: directory)
+      guard case .object(let members) = base else { return base }
+      return .object(
+        members + [
+          .init("previous", JSONValue(entry?.previous)), .init("deployedMs", .int(entry?.deployedMs ?? 0)),
+          .init("packageBytes", JSONValue(entry?.bytes ?? 0)), .init("files", JSONValue(strings: files)),
+          .init("manifest", manifest.json), .init("profile", manifest.profile.json),
+        ])
+    }
+  }
+
+  private func setState(_ engine: ApplicationEngine, _ operation: String, _ respond: @escaping (Answer) -> Void) {
+    let name = engine.name.text
+    let answer: () -> Void = { [self] in
+      let state = engine.reportedState
+      // The wish outlives the node: it is a record of the registry.
+      inBackground(respond) { [deployer] () async throws(StatusError) in
+        if operation != "app.restart" { try await deployer.setStopped(name, operation == "app.stop") }
+        return ["app": .string(name), "state": .string(state)]
+      }
+    }
+    switch operation {
+    case "app.start":
+      engine.resume()
+      answer()
+    case "app.stop": engine.stop(completion: answer)
+    default:
+      engine.replace(with: engine.deployment) {
+        engine.resume()
+        answer()
+      }
+    }
+  }
+
+  private func remove(_ engine: ApplicationEngine, force: Bool, _ respond: @escaping (Answer) -> Void) {
+    let name = engine.name
+    core.remove(name, force: force) { [self] result in
+      switch result {
+      case .failure(let error): respond(.failure(error))
+      case .success:
+        inBackground(respond) { [deployer] () async throws(StatusError) in
+          try await deployer.remove(name.text)
+          return ["app": .string(name.text), "topics": JSONValue(strings: [name.eventsTopic, name.deadLettersTopic])]
+        }
+      }
+    }
+  }
+
+  private func logs(_ engine: ApplicationEngine, _ request: JSONValue, _ respond: @escaping (Answer) -> Void) {
+    let count = Int(min(max(request["lines"]?.int ?? 100, 1), 10_000))
+    let after = request["after"]?.int
+    let wait = min(request["waitMs"]?.int ?? 0, 60_000)
+    let answer: () -> Void = {
+      let (lines, next) = engine.applicationLog.tail(count, after: after)
+      respond(.success(["lines": .array(lines.map(\.json)), "next": .int(next)]))
+    }
+    guard let after, wait > 0, engine.applicationLog.tail(1, after: after).lines.isEmpty else { return answer() }
+    var isAnswered = false
+    let once: () -> Void = {
+      guard !isAnswered else { return }
+      isAnswered = true
+      answer()
+    }
+    engine.applicationLog.whenLonger(than: after, once)
+    core.reactor.schedule(after: wait * 1_000_000, once)
+  }
+
+  // MARK: The log
+
+  private static func topics(_ log: any EventLog) async throws(StatusError) -> JSONValue {
+    do throws(LogError) {
+      var topics: [JSONValue] = []
+      for topic in try await log.topics() {
+        var partitions: [JSONValue] = []
+        for partition in 0..<topic.configuration.partitions {
+          let bounds = try await log.bounds(of: TopicPartition(topic.name, partition))
+          partitions.append(
+            ["partition": JSONValue(partition), "start": .int(bounds.start), "end": .int(bounds.end)])
+        }
+        topics.append(["name": .string(topic.name), "partitions": .array(partitions)])
+      }
+      return ["topics": .array(topics)]
+    } catch {
+      throw StatusError(error)
+    }
+  }
+
+  private func offsets(_ request: JSONValue, _ respond: @escaping (Answer) -> Void) throws(StatusError) {
+    guard let topic = request["topic"]?.string, let time = request["timeMs"]?.int else {
+      throw StatusError(.badRequest, "log.offsets takes \"topic\" and \"timeMs\"")
+    }
+    inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in
+      do throws(LogError) {
+        guard let description = try await log.topics().first(where: { $0.name == topic }) else {
+          throw LogError(.noSuchTopic, "no topic \"\(topic)\"")
+        }
+        var partitions: [JSONValue] = []
+        for partition in 0..<description.configuration.partitions {
+          let place = TopicPartition(topic, partition)
+          let bounds = try await log.bounds(of: place)
+          partitions.append(
+            [
+              "partition": JSONValue(partition), "offset": .int(try await log.offset(of: place, at: time)),
+              "start": .int(bounds.start), "end": .int(bounds.end),
+            ])
+        }
+        return ["topic": .string(topic), "partitions": .array(partitions)]
+      } catch {
+        throw StatusError(error)
+      }
+    }
+  }
+}

@@ -1,0 +1,214 @@
+internal import CGrapeLinux
+internal import GrapeCommitLog
+public import GrapeCore
+internal import GrapeEngine
+internal import GrapeLog
+internal import GrapeReactor
+internal import Glibc
+internal import Logging
+internal import ServiceLifecycle
+
+/// A node: the embedded log, the engines of the deployed applications and the socket that leads to them, put together.
+public enum Node {
+  /// Runs a node until SIGINT, SIGTERM or the operation `node.stop`. `onReady` is called once it takes connections, with where it listens.
+  ///
+  /// Throws `NodeError` if it cannot be started, or could not be stopped in order.
+  public static func run(
+    _ configuration: NodeConfiguration, environment: [String: String],
+    onReady: @escaping @Sendable (_ socket: String) -> Void
+  ) async throws {
+    // A peer that goes away is an error of the write, not the end of the node.
+    signal(SIGPIPE, SIG_IGN)
+    var logger = Logger(label: "grape.node")
+    logger.logLevel = configuration.logLevel
+    let (stopRequests, stopContinuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    let service = NodeService(
+      configuration: configuration.absolute(), environment: environment, logger: logger, onReady: onReady,
+      requestStop: { stopContinuation.yield() })
+    let group = ServiceGroup(
+      configuration: .init(
+        services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
+        gracefulShutdownSignals: [.sigint, .sigterm], logger: logger))
+    let stopper = Task {
+      for await _ in stopRequests { await group.triggerGracefulShutdown() }
+    }
+    defer { stopper.cancel() }
+    try await group.run()
+  }
+}
+
+extension NodeConfiguration {
+  /// With absolute paths: workers have other working directories.
+  func absolute() -> NodeConfiguration {
+    var copy = self
+    copy.dataDirectory = Files.absolute(dataDirectory)
+    copy.socketPath = socketPath.map { Files.absolute($0) }
+    return copy
+  }
+}
+
+/// The node as a service: starts in order, waits, stops in the reverse order.
+struct NodeService: Service {
+  let configuration: NodeConfiguration
+  let environment: [String: String]
+  let logger: Logger
+  let onReady: @Sendable (String) -> Void
+  let requestStop: @Sendable () -> Void
+
+  func run() async throws {
+    let started = grape_monotonic_ns()
+    try Files.makeDirectory(configuration.dataDirectory)
+    for folder in ["logs", "sdk", "cache"] { try Files.makeDirectory("\(configuration.dataDirectory)/\(folder)") }
+    let log = try openLog()
+    do {
+      try claimSocket()
+      try LaunchPlanner.installSDKs(in: configuration.dataDirectory + "/sdk")
+      try await createSystemTopics(log)
+      let thread = try WorkThread(name: "deployer")
+      let deployer = Deployer(dataDirectory: configuration.dataDirectory, log: log, thread: thread)
+      let apps = try await deployer.load()
+      let reactor = try startReactor(log)
+      let core = try await startCore(reactor, log: log, deployer: deployer, apps: apps)
+      logger.info(
+        "node ready",
+        metadata: [
+          "node": "\(configuration.name)", "socket": "\(configuration.socket)", "apps": "\(apps.count)",
+          "start.ms": "\((grape_monotonic_ns() - started) / 1_000_000)",
+        ])
+      onReady(configuration.socket)
+      try? await gracefulShutdown()
+      logger.info("node stopping", metadata: ["node": "\(configuration.name)"])
+      await stop(core, reactor: reactor)
+    } catch {
+      await log.close()
+      throw error
+    }
+    await log.close()
+    logger.info("node stopped", metadata: ["node": "\(configuration.name)"])
+  }
+
+  private func openLog() throws -> CommitLog {
+    var options = CommitLogOptions()
+    options.segmentBytes = configuration.segmentBytes
+    options.tailCacheBytes = configuration.cacheBytes
+    // Never reached: the gate holds clients and workers back long before.
+    options.queueBytes = 1 << 30
+    let (log, report): (CommitLog, RecoveryReport)
+    do throws(LogError) {
+      (log, report) = try CommitLog.open(directory: configuration.dataDirectory, options: options)
+    } catch {
+      throw NodeError("the log in \(configuration.dataDirectory) cannot be opened: \(error.message)")
+    }
+    if let cut = report.cut {
+      logger.warning("log tail cut", metadata: ["cut": "\(cut)"])
+    }
+    return log
+  }
+
+  /// The data directory is ours (the log is locked), so a socket in it is a leftover; one elsewhere may be somebody's.
+  private func claimSocket() throws(NodeError) {
+    let path = configuration.socket
+    guard path.utf8.count <= 107 else {
+      throw NodeError("the socket's path has \(path.utf8.count) bytes, 107 are possible; name a shorter one with --socket: \(path)")
+    }
+    guard Files.exists(path) else { return }
+    let probe = grape_unix_connect(path)
+    if probe >= 0 {
+      close(probe)
+      throw NodeError("another node listens on \(path)")
+    }
+    var information = stat()
+    guard lstat(path, &information) == 0, information.st_mode & S_IFMT == S_IFSOCK else {
+      throw NodeError("\(path) is there and is no socket; it is left alone, name another path with --socket")
+    }
+    guard unlink(path) == 0 else { throw NodeError("unlink \(path): \(String(cString: strerror(errno)))") }
+  }
+
+  private func createSystemTopics(_ log: CommitLog) async throws {
+    do throws(LogError) {
+      try await log.createTopic(
+        SystemTopic.registry, configuration: TopicConfiguration(partitions: 1, cleanup: .compact))
+      try await log.createTopic(
+        configuration.name.repliesTopic,
+        configuration: TopicConfiguration(partitions: 1, retentionMilliseconds: 3_600_000))
+    } catch {
+      throw NodeError("the node's topics cannot be created: \(error.message)")
+    }
+  }
+
+  private func startReactor(_ log: CommitLog) throws -> Reactor {
+    let reactor = try Reactor()
+    try startThread(name: "reactor") {
+      log.becomeAssistant()
+      reactor.run()
+      log.resignAssistant()
+    }
+    return reactor
+  }
+
+  private func startCore(
+    _ reactor: Reactor, log: CommitLog, deployer: Deployer, apps: [InstalledApp]
+  ) async throws -> ReactorBound<NodeCore> {
+    let launcher = LaunchPlanner(
+      socket: configuration.socket, sdkDirectory: configuration.dataDirectory + "/sdk",
+      cacheDirectory: configuration.dataDirectory + "/cache", environment: environment)
+    let (configuration, logger, requestStop) = (configuration, logger, requestStop)
+    return try await reactor.perform { finish in
+      let core = NodeCore(configuration: configuration, log: log, reactor: reactor, launcher: launcher, logger: logger)
+      let bound = ReactorBound(core, reactor: reactor)
+      // The ends of a turn, in this order: gathered events become commits, commits are written, what came of it is sent.
+      reactor.atTurnEnd { core.intake.flush() }
+      reactor.atTurnEnd { log.assist() }
+      reactor.atTurnEnd { core.flusher.flush() }
+      core.calls.start { error in
+        if let error { return finish(.failure(NodeError("the reply topic cannot be read: \(error.message)"))) }
+        core.restore(apps) { result in
+          if case .failure(let error) = result { return finish(.failure(NodeError(error.message))) }
+          do throws(SystemError) {
+            try core.listen(
+              admin: AdminService(
+                core: core, deployer: deployer, logStatistics: { log.statistics.json }, requestStop: requestStop))
+            finish(.success(bound))
+          } catch {
+            finish(.failure(NodeError(error.description)))
+          }
+        }
+      }
+    }
+  }
+
+  /// Stops what lives on the reactor, within the time allowed, then the reactor.
+  private func stop(_ core: ReactorBound<NodeCore>, reactor: Reactor) async {
+    let limit = configuration.shutdownTimeout.nanoseconds
+    let logger = logger
+    do {
+      try await reactor.perform { finish in
+        var isDone = false
+        let end: (Bool) -> Void = { inTime in
+          guard !isDone else { return }
+          isDone = true
+          if !inTime { logger.warning("workers did not finish in time; their events stay queued") }
+          finish(.success(()))
+        }
+        core.value.stop { end(true) }
+        reactor.schedule(after: limit) { end(false) }
+      }
+    } catch {
+      logger.warning("reactor stopped early", metadata: ["error": "\(error)"])
+    }
+    reactor.stop()
+  }
+}
+
+extension CommitLogStatistics {
+  /// As in the answer to `stats`.
+  var json: JSONValue {
+    [
+      "commits": JSONValue(commits), "groups": JSONValue(groups), "bytes": JSONValue(bytes), "syncs": JSONValue(syncs),
+      "assisted": JSONValue(assisted),
+      "syncMicros": [
+        "p50": .int(syncTime.percentile(0.5) / 1000), "p99": .int(syncTime.percentile(0.99) / 1000),
+      ],
+    ]
+  }
+}

@@ -1,0 +1,261 @@
+internal import CGrapeLinux
+internal import GrapeCore
+internal import GrapeEngine
+internal import GrapeLog
+internal import GrapeReactor
+internal import GrapeWire
+internal import Logging
+
+/// What lives on the reactor's thread: the engines, the sessions, the topology that ties applications together.
+final class NodeCore {
+  let reactor: Reactor
+  let gate: CommitGate
+  let flusher = ConnectionFlusher()
+  let intake: Intake
+  let calls: CallTable
+  let configuration: NodeConfiguration
+  let logger: Logger
+  let launcher: LaunchPlanner
+  private(set) var engines: [String: ApplicationEngine] = [:]
+  private(set) var topology = Topology()
+  private var sessions: [ObjectIdentifier: ClientSession] = [:]
+  private var opening: [ObjectIdentifier: FrameConnection] = [:]
+  private var listener: SocketListener?
+  private var admin: AdminService?
+  private var isStopping = false
+
+  /// Connections at a time, opening ones included.
+  static let connectionLimit = 4096
+  /// Time for HELLO.
+  private static let openingTimeout: Int64 = 10_000_000_000
+
+  init(configuration: NodeConfiguration, log: any EventLog, reactor: Reactor, launcher: LaunchPlanner, logger: Logger) {
+    self.configuration = configuration
+    self.reactor = reactor
+    self.launcher = launcher
+    self.logger = logger
+    gate = CommitGate(log: log, reactor: reactor)
+    intake = Intake(gate: gate)
+    calls = CallTable(topic: configuration.name.repliesTopic, log: log, reactor: reactor, logger: logger)
+  }
+
+  private var batchLimit: Int { FrameHeader.defaultLimit }
+
+  private func environment() -> EngineEnvironment {
+    EngineEnvironment(
+      reactor: reactor, gate: gate, flusher: flusher, node: configuration.name.text, replyTopic: calls.topic,
+      replyPartitions: 1, eventLimit: configuration.eventLimit, frameLimit: FrameHeader.defaultLimit,
+      batchLimit: batchLimit, hopLimit: configuration.hopLimit, logger: logger,
+      engine: { [unowned self] topic in
+        topic.hasSuffix(".events") ? engines[String(topic.dropLast(".events".count))] : nil
+      },
+      launch: { [launcher] (deployment, worker, token) throws(StatusError) in
+        try launcher.launch(deployment, worker: worker, token: token)
+      })
+  }
+
+  // MARK: Applications
+
+  /// What would become of the topology; throws what speaks against it.
+  func check(_ manifest: Manifest) throws(StatusError) -> Topology {
+    if let engine = engines[manifest.name.text], Int(engine.partitions) != manifest.partitions {
+      throw StatusError(
+        .conflict,
+        "\(manifest.name) has \(engine.partitions) partitions, which are fixed once deployed; the manifest says \(manifest.partitions)")
+    }
+    do throws(TopologyError) { return try topology.deploying([manifest]) } catch {
+      throw StatusError(.conflict, error.description)
+    }
+  }
+
+  /// Puts a version in place: starts its engine, or replaces what runs; others whose routes it changes get them. `completion` when it takes events.
+  func install(
+    _ manifest: Manifest, version: String, directory: String, stopped: Bool,
+    completion: @escaping (Result<Void, StatusError>) -> Void
+  ) {
+    do throws(StatusError) { topology = try check(manifest) } catch { return completion(.failure(error)) }
+    let deployment = Deployment(
+      manifest: manifest, version: version, directory: directory, routes: topology.routes(of: manifest.name))
+    let done: (Result<Void, StatusError>) -> Void = { [self] result in
+      if case .success = result { reroute(except: manifest.name.text) }
+      completion(result)
+    }
+    if let engine = engines[manifest.name.text] {
+      engine.replace(with: deployment) { done(.success(())) }
+    } else {
+      let engine = ApplicationEngine(
+        deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(manifest.name).log")
+      engines[manifest.name.text] = engine
+      engine.start(stopped: stopped) { done($0.mapError { StatusError($0) }) }
+    }
+  }
+
+  /// Installs what the registry names when the node starts: all at once, as they may emit to each other.
+  func restore(_ apps: [InstalledApp], completion: @escaping (Result<Void, StatusError>) -> Void) {
+    topology = Topology(apps.map(\.manifest))
+    var missing = apps.count
+    if missing == 0 { return completion(.success(())) }
+    var failure: StatusError?
+    for app in apps {
+      let deployment = Deployment(
+        manifest: app.manifest, version: app.version, directory: app.directory,
+        routes: topology.routes(of: app.manifest.name))
+      let engine = ApplicationEngine(
+        deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(app.manifest.name).log")
+      engines[app.manifest.name.text] = engine
+      engine.start(stopped: app.isStopped) { result in
+        if case .failure(let error) = result { failure = failure ?? StatusError(error) }
+        missing -= 1
+        if missing == 0 { completion(failure.map { .failure($0) } ?? .success(())) }
+      }
+    }
+  }
+
+  /// Takes an application out. Throws `conflict` while others emit to it, unless forced.
+  func remove(_ app: AppName, force: Bool, completion: @escaping (Result<Void, StatusError>) -> Void) {
+    guard let engine = engines[app.text] else {
+      return completion(.failure(StatusError(.noSuchApp, "no application \"\(app)\" is deployed here")))
+    }
+    do throws(TopologyError) { topology = try topology.removing(app, force: force) } catch {
+      return completion(.failure(StatusError(.conflict, error.description)))
+    }
+    engines[app.text] = nil
+    reroute(except: app.text)
+    engine.stop { completion(.success(())) }
+  }
+
+  /// Gives new routes to the applications that the topology's change concerns.
+  private func reroute(except name: String) {
+    for (app, engine) in engines where app != name {
+      let routes = topology.routes(of: engine.name)
+      guard routes != engine.deployment.routes else { continue }
+      var deployment = engine.deployment
+      deployment.routes = routes
+      engine.replace(with: deployment) {}
+    }
+  }
+
+  // MARK: Connections
+
+  /// Opens the door.
+  func listen(admin: AdminService) throws(SystemError) {
+    self.admin = admin
+    let listener = try SocketListener(path: configuration.socket, reactor: reactor)
+    self.listener = listener
+    try listener.start { [unowned self] in accept($0) }
+  }
+
+  private func accept(_ descriptor: Int32) {
+    do throws(SystemError) {
+      let connection = try FrameConnection(descriptor: descriptor, reactor: reactor, flusher: flusher)
+      guard sessions.count + opening.count < Self.connectionLimit else {
+        return connection.refuse(
+          status: Status.unavailable.rawValue, name: Status.unavailable.name,
+          message: "\(Self.connectionLimit) connections are open, no more are taken")
+      }
+      let key = ObjectIdentifier(connection)
+      opening[key] = connection
+      connection.onFrame = { [unowned self, unowned connection] in greet(connection, $0, $1) }
+      connection.onEnd = { [unowned self] _ in opening[key] = nil }
+      reactor.schedule(after: Self.openingTimeout) { [weak self] in
+        guard let self, let late = opening[key] else { return }
+        late.refuse(
+          status: Status.deadlineExceeded.rawValue, name: Status.deadlineExceeded.name,
+          message: "no HELLO within \(Self.openingTimeout / 1_000_000_000) s")
+      }
+    } catch {
+      logger.warning("connection not taken", metadata: ["error": "\(error)"])
+    }
+  }
+
+  private func greet(_ connection: FrameConnection, _ header: FrameHeader, _ body: ByteSlice) {
+    do throws(StatusError) {
+      guard header.type == .hello, header.id == 0 else {
+        throw StatusError(.badRequest, "the first frame is HELLO with id 0, not \(header.type) with id \(header.id)")
+      }
+      let hello: JSONValue
+      do throws(JSONError) { hello = try JSONValue(parsing: body.unsafeBytes) } catch {
+        throw StatusError(.badRequest, "HELLO: \(error)")
+      }
+      let versions = hello["protocol"]?.array?.compactMap(\.int) ?? []
+      guard versions.contains(1) else {
+        throw StatusError(
+          .unsupportedVersion, "protocol versions \(versions) are offered in HELLO's \"protocol\"; this node speaks [1]")
+      }
+      guard !isStopping else { throw StatusError(.unavailable, "the node is stopping") }
+      let key = ObjectIdentifier(connection)
+      switch hello["role"]?.string {
+      case "client":
+        opening[key] = nil
+        openSession(connection)
+      case "worker":
+        let token = hello["token"]?.string ?? ""
+        guard !token.isEmpty, let engine = engines.values.first(where: { $0.expects(token: token) }) else {
+          throw StatusError(.unauthorized, "the token is not (or no longer) good")
+        }
+        try engine.welcome(connection, token: token, hello: hello)
+        opening[key] = nil
+      default:
+        throw StatusError(.badRequest, "HELLO's \"role\" is \"client\" or \"worker\"")
+      }
+    } catch {
+      let name = error.status == .unauthorized ? "bad-token" : error.status.name
+      connection.refuse(status: error.status.rawValue, name: name, message: error.message)
+    }
+  }
+
+  private func openSession(_ connection: FrameConnection) {
+    guard let admin else { return connection.close() }
+    let services = ClientServices(
+      reactor: reactor, gate: gate, intake: intake, calls: calls, engine: { [unowned self] in engines[$0] }, admin: admin,
+      eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
+    let session = ClientSession(connection, services: services) { [unowned self] in
+      sessions[ObjectIdentifier($0)] = nil
+    }
+    sessions[ObjectIdentifier(session)] = session
+    let welcome: JSONValue = [
+      "protocol": 1, "node": .string(configuration.name.text), "version": .string(GrapeVersion.current),
+      "maxFrame": JSONValue(FrameHeader.defaultLimit), "maxEvent": JSONValue(configuration.eventLimit),
+    ]
+    connection.send(.welcome, id: 0) { $0.bytes(welcome.utf8) }
+  }
+
+  // MARK: Stopping
+
+  /// Takes no more connections, lets workers finish what they hold, tells clients. `completion` when all of it is done.
+  func stop(completion: @escaping () -> Void) {
+    guard !isStopping else { return }
+    isStopping = true
+    listener?.close()
+    listener = nil
+    var missing = engines.count
+    let finish = { [self] in
+      calls.close()
+      for session in sessions.values { session.close("the node is stopping") }
+      for connection in opening.values { connection.close() }
+      opening.removeAll()
+      // What is left to be sent goes out at the end of this turn.
+      reactor.deferred { completion() }
+    }
+    if missing == 0 { return finish() }
+    for engine in engines.values {
+      engine.stop {
+        missing -= 1
+        if missing == 0 { finish() }
+      }
+    }
+  }
+}
+
+/// An application as the registry and its unpacked package give it.
+struct InstalledApp: Sendable {
+  var manifest: Manifest
+  var version: String
+  var directory: String
+  var isStopped: Bool
+}
+
+/// The version of this program.
+package enum GrapeVersion {
+  package static let current = "0.1.0"
+}
