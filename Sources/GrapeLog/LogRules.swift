@@ -1,4 +1,4 @@
-import GrapeWire
+internal import GrapeWire
 
 extension TopicConfiguration {
   /// Checks a topic's name and configuration. Errors: `invalidArgument`, saying what would be right.
@@ -51,15 +51,15 @@ extension Transaction {
 extension Transaction.Append {
   /// Checks that the batch's header is one the log can store, and agrees with the fields beside it.
   public func check() throws(LogError) {
-    guard let header = BatchHeaderFields(batch.unsafeBytes) else {
-      throw LogError(.invalidArgument, "\(partition): a record batch of \(batch.count) bytes is shorter than its header")
+    let header: RecordBatchHeader
+    do {
+      header = try RecordBatchHeader(batch.unsafeBytes)
+    } catch {
+      throw LogError(.invalidArgument, "\(partition): not a record batch: \(error.message)")
     }
     guard header.size == batch.count else {
       throw LogError(
         .invalidArgument, "\(partition): the record batch says it has \(header.size) bytes, but \(batch.count) were given")
-    }
-    guard header.magic == 2 else {
-      throw LogError(.invalidArgument, "\(partition): record batch of magic \(header.magic); must be 2")
     }
     guard header.recordCount >= 1, header.lastOffsetDelta == header.recordCount - 1, header.recordCount == recordCount
     else {
@@ -73,35 +73,5 @@ extension Transaction.Append {
         .invalidArgument,
         "\(partition): record batch with maximum timestamp \(header.maxTimestamp), announced with \(maxTimestamp)")
     }
-  }
-}
-
-/// Those fields of a record batch's header that a log works with.
-package struct BatchHeaderFields {
-  /// Bytes of the header; a batch is never shorter.
-  package static let byteCount = 61
-
-  package let baseOffset: Int64
-  /// Bytes of the whole batch.
-  package let size: Int
-  package let magic: Int8
-  package let crc: UInt32
-  package let lastOffsetDelta: Int32
-  package let maxTimestamp: Int64
-  package let recordCount: Int32
-
-  /// Nil if there are too few bytes for a header.
-  package init?(_ bytes: UnsafeRawBufferPointer) {
-    guard bytes.count >= Self.byteCount else { return nil }
-    func load<Value: FixedWidthInteger>(_ offset: Int, _: Value.Type) -> Value {
-      Value(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
-    }
-    baseOffset = load(0, Int64.self)
-    size = Int(load(8, Int32.self)) + 12
-    magic = load(16, Int8.self)
-    crc = load(17, UInt32.self)
-    lastOffsetDelta = load(23, Int32.self)
-    maxTimestamp = load(35, Int64.self)
-    recordCount = load(57, Int32.self)
   }
 }

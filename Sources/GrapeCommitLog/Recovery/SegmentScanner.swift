@@ -1,0 +1,111 @@
+import GrapeLog
+import GrapeWire
+
+/// Reads the groups of one segment file in order, in large pieces.
+struct SegmentScanner: ~Copyable {
+  enum Step {
+    /// A group that checks out. `bytes` is valid until the next step.
+    case group(GroupHeader, bytes: UnsafeRawBufferPointer, offset: Int64)
+    /// Nothing but zeros, or nothing, from here on.
+    case end
+    /// Something that is not a whole group.
+    case bad(String)
+  }
+
+  private static let windowBytes = 4 << 20
+
+  let file: any SegmentFile
+  let header: SegmentHeader
+  /// Bytes of the file.
+  let size: Int64
+  /// Where the next group is looked for.
+  private(set) var offset: Int64
+  private var window: ByteStorage
+  private var windowStart: Int64
+  private var windowCount: Int
+
+  init(file: any SegmentFile, base: Int64) throws(LogError) {
+    let size = try file.size()
+    let storage = ByteStorage(capacity: SegmentHeader.byteCount)
+    let bytes = UnsafeMutableRawBufferPointer(start: storage.base, count: SegmentHeader.byteCount)
+    let count = try file.read(into: bytes, at: 0)
+    let header = try SegmentHeader(UnsafeRawBufferPointer(rebasing: bytes[..<count]), path: file.path, base: base)
+    self.file = file
+    self.header = header
+    self.size = size
+    offset = Int64(SegmentHeader.reservedBytes)
+    window = ByteStorage(capacity: Self.windowBytes)
+    windowStart = 0
+    windowCount = 0
+  }
+
+  /// The group at `offset`; steps over it if it is one.
+  mutating func next() throws(LogError) -> Step {
+    let left = size - offset
+    if left < Int64(GroupHeader.byteCount) { return try isZero(from: offset) ? .end : .bad("\(left) bytes are no group") }
+    let start = try bytes(at: offset, count: GroupHeader.byteCount)
+    guard let group = GroupHeader(start) else {
+      return try isZero(from: offset) ? .end : .bad("no group header where one was expected")
+    }
+    if let fault = fault(of: group, at: offset) { return .bad(fault) }
+    let whole = try bytes(at: offset, count: group.length)
+    guard GroupHeader.checks(whole) else { return .bad("the group of \(group.length) bytes has a wrong CRC") }
+    defer { offset += Int64(aligned(group.length)) }
+    return .group(group, bytes: whole, offset: offset)
+  }
+
+  private func fault(of group: GroupHeader, at offset: Int64) -> String? {
+    if Int64(group.length) > size - offset {
+      return "the group says it has \(group.length) bytes, but the file ends after \(size - offset)"
+    }
+    if group.position != header.base + offset { return "the group belongs to position \(group.position)" }
+    if group.log != header.identity.low { return "the group belongs to another log" }
+    return nil
+  }
+
+  /// Looks for a whole group at or behind `from` that proves that sequence `lost` had been brought to the disk.
+  mutating func proof(that lost: UInt64, from: Int64) throws(LogError) -> Int64? {
+    var place = (from + 7) & ~7
+    while place + Int64(GroupHeader.byteCount) <= size {
+      let start = try bytes(at: place, count: GroupHeader.byteCount)
+      if let group = GroupHeader(start), group.durable >= lost, fault(of: group, at: place) == nil,
+        GroupHeader.checks(try bytes(at: place, count: group.length))
+      {
+        return place
+      }
+      place += 8
+    }
+    return nil
+  }
+
+  /// True if the file holds only zeros from `from` on.
+  mutating func isZero(from: Int64) throws(LogError) -> Bool { try lastNonZero(from: from) == nil }
+
+  /// Where the last byte that is not zero stands, from `from` on.
+  mutating func lastNonZero(from: Int64) throws(LogError) -> Int64? {
+    var place = from
+    var last: Int64?
+    while place < size {
+      let count = Int(min(Int64(Self.windowBytes), size - place))
+      let piece = try bytes(at: place, count: count)
+      if !piece.isZero { last = place + Int64(piece.lastIndex { $0 != 0 }!) }
+      place += Int64(count)
+    }
+    return last
+  }
+
+  /// A part of the file, valid until the next call. Precondition: it lies within.
+  mutating func bytes(at place: Int64, count: Int) throws(LogError) -> UnsafeRawBufferPointer {
+    if place < windowStart || place + Int64(count) > windowStart + Int64(windowCount) {
+      if count > window.capacity { window = ByteStorage(capacity: count) }
+      let target = UnsafeMutableRawBufferPointer(start: window.base, count: window.capacity)
+      windowCount = try file.read(into: target, at: place)
+      windowStart = place
+      guard windowCount >= count else {
+        windowCount = 0
+        throw LogError(.failed, "\(file.path): became shorter while it was read")
+      }
+    }
+    return UnsafeRawBufferPointer(start: window.base + Int(place - windowStart), count: count)
+  }
+}

@@ -1,0 +1,48 @@
+import GrapeLog
+import GrapeWire
+
+/// What waits in the queue to become part of a group.
+struct Operation: Sendable {
+  enum Body: Sendable {
+    case commit(Transaction, @Sendable (Result<CommitReceipt, LogError>) -> Void)
+    case createTopic(String, TopicConfiguration, @Sendable (Result<Void, LogError>) -> Void)
+    case deleteTopic(String, @Sendable (Result<Void, LogError>) -> Void)
+  }
+
+  let body: Body
+  /// Most bytes that its entries take in a group.
+  let bytes: Int
+
+  init(_ body: Body) {
+    self.body = body
+    switch body {
+    case .commit(let transaction, _):
+      var bytes = 0
+      for append in transaction.appends { bytes += EntryEncoder.appendBytes(batch: append.batch.count) }
+      for commit in transaction.offsets { bytes += EntryEncoder.offsetBytes(commit) }
+      self.bytes = bytes
+    case .createTopic(let name, _, _): bytes = EntryEncoder.topicBytes(name: name)
+    case .deleteTopic: bytes = EntryEncoder.topicDeletedBytes
+    }
+  }
+
+  var durability: Durability {
+    if case .commit(let transaction, _) = body { transaction.durability } else { .disk }
+  }
+
+  /// Answers with an error, whatever was asked.
+  func fail(_ error: LogError) {
+    switch body {
+    case .commit(_, let completion): completion(.failure(error))
+    case .createTopic(_, _, let completion): completion(.failure(error))
+    case .deleteTopic(_, let completion): completion(.failure(error))
+    }
+  }
+}
+
+/// What became of an operation; told once its group has reached its durability.
+enum Outcome {
+  case committed([Int64])
+  case done
+  case refused(LogError)
+}
