@@ -1,3 +1,5 @@
+// Calls beyond POSIX. Not in the header: modules that see libc with and without it do not fit together.
+#define _GNU_SOURCE
 #include "grape_linux.h"
 
 #include <errno.h>

@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// A block of memory with one owner per reference count, freed with the last reference.
 ///
 /// The bytes may be written only while one piece of code holds every reference (a socket filling a buffer, a
@@ -82,9 +84,14 @@ public struct ByteSlice: Sendable {
   public var string: String { String(decoding: unsafeBytes, as: UTF8.self) }
 }
 
-extension ByteSlice: Equatable {
+extension ByteSlice: Hashable {
   /// Equal bytes, wherever they are stored. O(n).
   public static func == (left: ByteSlice, right: ByteSlice) -> Bool {
-    left.count == right.count && left.unsafeBytes.elementsEqual(right.unsafeBytes)
+    left.count == right.count && (left.count == 0 || memcmp(left.base, right.base, left.count) == 0)
   }
+
+  /// O(n).
+  public func hash(into hasher: inout Hasher) { hasher.combine(bytes: unsafeBytes) }
+
+  private var base: UnsafeRawPointer { UnsafeRawPointer(storage.base) + offset }
 }

@@ -52,6 +52,8 @@ public struct RecordBatchBuilder: ~Copyable {
     let bytes: Int
     let records: Int32
     let maxTimestamp: Int64
+    /// Records at that point.
+    public var recordCount: Int32 { records }
   }
 
   /// Where the batch stands now.
@@ -79,6 +81,31 @@ public struct RecordBatchBuilder: ~Copyable {
         compression = .zstd
       }
     }
+    fillHeader(compression)
+    let count = recordCount
+    recordCount = 0
+    let bytes = writer.take(nextCapacity: max(nextCapacity, RecordBatch.headerSize))
+    writer.skip(RecordBatch.headerSize)
+    return FinishedBatch(bytes: bytes, recordCount: count, maxTimestamp: maxTimestamp)
+  }
+}
+
+extension RecordBatchBuilder {
+  /// Ends the batch in place: the bytes are valid until the next change. Nothing may be appended before `reset`.
+  /// Precondition: at least one record.
+  public mutating func seal() -> UnsafeRawBufferPointer {
+    precondition(recordCount > 0, "a batch has at least one record")
+    fillHeader(.none)
+    return writer.unsafeBytes
+  }
+
+  /// Forgets all records and keeps the memory.
+  public mutating func reset() {
+    writer.truncate(to: RecordBatch.headerSize)
+    recordCount = 0
+  }
+
+  private mutating func fillHeader(_ compression: RecordBatch.Compression) {
     writer.patch(Int64(0), at: RecordBatch.Field.baseOffset)
     writer.patch(Int32(writer.count - 12), at: RecordBatch.Field.length)
     writer.patch(Int32(-1), at: RecordBatch.Field.leaderEpoch)
@@ -92,11 +119,6 @@ public struct RecordBatchBuilder: ~Copyable {
     writer.patch(Int32(-1), at: RecordBatch.Field.baseSequence)
     writer.patch(recordCount, at: RecordBatch.Field.recordCount)
     writer.patch(RecordBatch.checksum(of: writer.unsafeBytes), at: RecordBatch.Field.crc)
-    let count = recordCount
-    recordCount = 0
-    let bytes = writer.take(nextCapacity: max(nextCapacity, RecordBatch.headerSize))
-    writer.skip(RecordBatch.headerSize)
-    return FinishedBatch(bytes: bytes, recordCount: count, maxTimestamp: maxTimestamp)
   }
 }
 

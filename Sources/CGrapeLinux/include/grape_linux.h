@@ -4,9 +4,6 @@
 // Every call returns -1 and sets errno on failure unless said otherwise; none retries on EINTR:
 // that is the business of the one caller in Swift.
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,0 +1,172 @@
+internal import GrapeCore
+internal import GrapeWire
+
+/// All that one delivery appends: emitted events and replies, each partition's apart. Reused by later deliveries.
+final class OutputSet {
+  private let session: Session
+  /// By a destination's first output plus partition.
+  private var emitted: [Output?] = []
+  private var replies: [ReplyKey: Output] = [:]
+  /// Those in use, in order of first use.
+  private(set) var active: [Output] = []
+  /// Those that the event being handled appended to.
+  private var touched: [Output] = []
+  /// Partition of unkeyed events in this delivery, by destination; -1: not chosen yet.
+  private var unkeyed: [Int32] = []
+  /// Numbers the events handled; 0 is none.
+  private var event: UInt64 = 0
+  /// Bytes appended in this delivery, framing included, at least.
+  private(set) var byteCount = 0
+  private var byteCountAtEvent = 0
+  /// Time of day in milliseconds that emitted events bear.
+  private var timestamp: Int64 = 0
+  /// Most that one delivery may append.
+  private let byteLimit: Int
+  /// From here on the delivery ends with the event that is being handled: what follows is better sent apart.
+  private let byteMark: Int
+
+  private struct ReplyKey: Hashable {
+    var topic: String
+    var partition: Int32
+  }
+
+  /// Room that RESULT needs beside the batches, in bytes.
+  private static let frameMargin = 32_768
+  /// Framing of a record at most, in bytes: its lengths and deltas.
+  private static let recordMargin = 40
+
+  init(session: Session) {
+    self.session = session
+    byteLimit = session.info.limits.maxFrame - Self.frameMargin
+    byteMark = byteLimit / 4 * 3
+  }
+
+  func beginDelivery(timestamp: Int64) {
+    self.timestamp = timestamp
+    for output in active { output.reset() }
+    active.removeAll(keepingCapacity: true)
+    touched.removeAll(keepingCapacity: true)
+    for index in unkeyed.indices { unkeyed[index] = -1 }
+    byteCount = 0
+    byteCountAtEvent = 0
+    // Reply partitions come and go with the callers' nodes.
+    if replies.count > 64 { replies.removeAll() }
+  }
+
+  @inline(__always)
+  func beginEvent() {
+    event &+= 1
+    byteCountAtEvent = byteCount
+    if !touched.isEmpty { touched.removeAll(keepingCapacity: true) }
+  }
+
+  /// So much was appended that the rest of the delivery should be left to another one.
+  var isNearlyFull: Bool { byteCount > byteMark }
+
+  /// Counts bytes that RESULT holds besides batches.
+  func count(_ bytes: Int) { byteCount += bytes }
+
+  /// Something of earlier events of this delivery is here: a delivery that grew too large can be cut before the present event.
+  var hasEarlierOutput: Bool { byteCountAtEvent > 0 }
+
+  /// Appends a copy of an event to one destination.
+  @inline(__always)
+  func emit(
+    to destination: Destination, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?,
+    section: UnsafeRawBufferPointer
+  ) throws(EmitError) {
+    let partition: Int32
+    if let key {
+      partition =
+        destination.partitions == 1 ? 0 : Partitioner.partition(forKey: key, of: destination.partitions)
+    } else {
+      partition = unkeyedPartition(of: destination)
+    }
+    let index = destination.firstOutput + Int(partition)
+    let output: Output
+    if index < emitted.count, let known = emitted[index] {
+      output = known
+    } else {
+      output = makeOutput(at: index, topic: destination.topic, partition: partition)
+    }
+    try append(to: output, key: key, value: value, section: section, limit: byteLimit)
+  }
+
+  @inline(__always)
+  private func append(
+    to output: Output, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, section: UnsafeRawBufferPointer,
+    limit: Int
+  ) throws(EmitError) {
+    let size = (key?.count ?? 0) + (value?.count ?? 0) + section.count + Self.recordMargin
+    guard byteCount + size <= limit else {
+      throw EmitError(
+        .tooLarge, "what is emitted for one event passes the \(byteLimit) bytes that the node takes at once")
+    }
+    if output.beginEvent(event) {
+      if output.isEmpty { activate(output) }
+      touched.append(output)
+    }
+    byteCount += size
+    try output.append(key: key, value: value, section: section, timestamp: timestamp, size: size)
+  }
+
+  @inline(never)
+  private func activate(_ output: Output) {
+    if !active.contains(where: { $0 === output }) {
+      active.append(output)
+      byteCount += RecordBatch.headerSize + 300
+    }
+  }
+
+  @inline(never)
+  private func makeOutput(at index: Int, topic: String, partition: Int32) -> Output {
+    while emitted.count <= index { emitted.append(nil) }
+    let output = Output(topic: topic, partition: partition, isReply: false)
+    emitted[index] = output
+    return output
+  }
+
+  private func unkeyedPartition(of destination: Destination) -> Int32 {
+    while unkeyed.count <= destination.index { unkeyed.append(-1) }
+    if unkeyed[destination.index] < 0 { unkeyed[destination.index] = destination.takePartition() }
+    return unkeyed[destination.index]
+  }
+
+  /// Appends a reply to the caller behind `target`. One that says how the event ended always finds room: its size
+  /// is bounded, and deliveries end well below the limit.
+  func reply(
+    to target: ReplyTarget, _ status: ReplyStatus, data: UnsafeRawBufferPointer?
+  ) throws(EmitError) {
+    let key = ReplyKey(topic: target.address.topic, partition: target.address.partition)
+    let output: Output
+    if let known = replies[key] {
+      output = known
+    } else {
+      output = Output(topic: key.topic, partition: key.partition, isReply: true)
+      replies[key] = output
+    }
+    var section = HeaderSection()
+    section.append(HeaderName.replyStatus, status.encoded)
+    let headers = section.finish()
+    try target.encoded.withUnsafeBytes { (bytes) -> Result<Void, EmitError> in
+      do throws(EmitError) {
+        let correlation = UnsafeRawBufferPointer(rebasing: bytes[0..<16])
+        try append(to: output, key: correlation, value: data, section: headers.unsafeBytes,
+          limit: status.status == .ok ? byteLimit : .max)
+        return .success(())
+      } catch {
+        return .failure(error)
+      }
+    }.get()
+  }
+
+  /// Drops what the event being handled emitted, and its replies too if `replies` says so.
+  func rollBackEvent(replies: Bool) throws(WireError) {
+    var keptSome = false
+    for output in touched {
+      if replies || !output.isReply { try output.rollBack() } else { keptSome = true }
+    }
+    // What was kept is not told apart: the sum may be too high after that, never too low.
+    if !keptSome { byteCount = byteCountAtEvent }
+  }
+}
