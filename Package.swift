@@ -88,6 +88,8 @@ let package = Package(
       dependencies: ["GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire"]),
     .testTarget(
       name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),
+    .testTarget(
+      name: "GrapeClientTests", dependencies: ["Grape", "GrapeCore", "GrapeWire", "CGrapeLinux"], path: "Tests/ClientTests"),
     .testTarget(name: "GrapeTests", dependencies: ["Grape", "GrapeCore", "GrapeWire"]),
     .testTarget(
       name: "GrapeEngineTests",
