@@ -1,1 +1,2107 @@
-"""Grape SDK for Python (placeholder until the SDK lands)."""
+"""Grape SDK for Python: write the handlers of a Grape application.
+
+    from grape import Application, Context, Event
+
+    app = Application()
+
+    @app.on("parsed")
+    def on_parsed(event: Event, ctx: Context):
+        ctx.emit("counted", event.value.upper(), key=event.key)
+
+    if __name__ == "__main__":
+        app.run()
+
+A node starts this file as a worker process, gives it events in batches and commits what it emitted together
+with its progress. The module is one file, needs Python 3.9 or newer and nothing else.
+
+How it is laid out, from top to bottom: errors a handler raises; bytes (varints, murmur2, record batches); Event;
+Context; the outputs of a delivery; the runner, which turns one delivery into one result and does no I/O; logging;
+the worker, which speaks to the node; Application; TestRun, which runs handlers without a node.
+
+Exit statuses of a worker: 0 drained, 1 a start or stop hook failed, 64 not started by a node, 70 the connection to
+the node was lost, 76 the node refused the worker or broke the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import json
+import logging
+import os
+import random
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from types import MappingProxyType
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+
+try:  # in the standard library from 3.14 on
+    from compression import zstd as _zstd
+except ImportError:
+    _zstd = None
+
+__all__ = [
+    "Application",
+    "Context",
+    "Emitted",
+    "Event",
+    "HopLimitExceeded",
+    "Log",
+    "LogHandler",
+    "Reject",
+    "Retry",
+    "RouteError",
+    "TestOutcome",
+    "TestRun",
+    "TooLarge",
+]
+__version__ = "0.1.0"
+
+Key = Union[bytes, str, None]
+Headers = Union[Mapping[str, Union[bytes, str, None]], Iterable[Tuple[str, Union[bytes, str, None]]]]
+Handler = Callable[["Event", "Context"], Any]
+
+# MARK: Errors a handler may raise
+
+# Status codes of the protocol that the SDK itself needs.
+_STATUS_OK = 0
+_STATUS_HANDLER_ERROR = 1
+_STATUS_NO_SUCH_SLOT = 3
+_STATUS_DEADLINE = 5
+_STATUS_TOO_LARGE = 6
+_STATUS_HOP_LIMIT = 17
+
+# Verdicts of a result.
+_REJECTED = 1
+_RETRY = 2
+_EXPIRED = 3
+_FAILED = 4
+_VERDICT_NAMES = {_REJECTED: "rejected", _RETRY: "retry", _EXPIRED: "expired", _FAILED: "failed"}
+
+# Whether a handler ran, as a reply tells it.
+_NEVER_RAN = 0
+_RAN = 1
+
+
+class Reject(Exception):
+    """Refuses an event for good: it becomes a dead letter, or the caller's error if somebody waits for it.
+
+    `code` is the application's own, a signed 32-bit number; `message` is for people.
+    """
+
+    def __init__(self, code: int, message: str = "") -> None:
+        if isinstance(code, bool) or not isinstance(code, int) or not -(1 << 31) <= code < 1 << 31:
+            raise ValueError(f"Reject: code is a signed 32-bit integer, not {code!r}")
+        super().__init__(code, message)
+        self.code = code
+        self.message = str(message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Retry(Exception):
+    """Asks to be run again with the same event, not before `delay` seconds (0: the profile's own backoff).
+
+    Events behind it in the same partition wait for it. A caller that waits for the event does not: it gets the
+    message as an error.
+    """
+
+    def __init__(self, delay: float = 0.0, message: str = "") -> None:
+        if not 0 <= delay < 4294967.295:
+            raise ValueError(f"Retry: delay is 0 seconds or more and below 49 days, not {delay!r}")
+        super().__init__(delay, message)
+        self.delay = float(delay)
+        self.message = str(message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RouteError(ValueError):
+    """The name emitted to is not among those that the manifest lists for this application."""
+
+
+class TooLarge(ValueError):
+    """An event or reply is larger than the node takes."""
+
+
+class HopLimitExceeded(Reject):
+    """The event has passed through as many handlers as the node allows: most likely a loop."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_STATUS_HOP_LIMIT, message)
+
+
+class _ProtocolError(Exception):
+    """The node sent what the protocol does not allow, or refused this worker."""
+
+
+class _ConnectionLost(Exception):
+    """The connection to the node ended."""
+
+
+# MARK: Bytes
+
+_DELIVER = struct.Struct(">iIqqI")
+_RESULT = struct.Struct(">qI")
+_VERDICT = struct.Struct(">qBBHiIH")
+_TALLY = struct.Struct(">HIIQ")
+_OUTPUT = struct.Struct(">iI")
+_BATCH = struct.Struct(">qiibIhiqqqhii")
+_BATCH_SIZE = 61
+_FRAME = struct.Struct(">IBBHQ")
+_BEAT = struct.Struct(">QII")
+_REPLY_STATE = struct.Struct(">HBBi")
+
+# A record batch is closed before it grows over this, unless a single record is larger. Batches of this size are
+# cheap to move and still compress well.
+_BATCH_LIMIT = 1 << 20
+# Also the size of the tables below: every offset delta within a batch has its bytes ready.
+_BATCH_RECORDS = 8192
+
+# The outputs of one delivery may grow to this before the rest of the delivery is handed back unprocessed.
+_OUTPUT_LIMIT = 16 << 20
+# Larger values take the careful way through `emit`, so the fast one can bound memory by counting.
+_SMALL_VALUE = 4096
+# How many events are run between two looks at the size of the outputs.
+_STRIDE = 512
+
+_KEYS_CACHED = 1 << 15
+_LONGEST_KEY_CACHED = 256
+_HEADERS_CACHED = 1024
+_LONGEST_HEADERS_CACHED = 512
+
+
+def _varint(number: int) -> bytes:
+    """The zigzag varint of a signed number."""
+    rest = (number << 1) ^ (number >> 63)
+    out = bytearray()
+    while rest > 127:
+        out.append(rest & 127 | 128)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+_VARINTS = [_varint(n) for n in range(_BATCH_RECORDS)]
+# What stands between a record's length and its key: attributes, timestamp delta 0, offset delta.
+_RECORD_HEADS = [b"\0\0" + v for v in _VARINTS]
+_NULL = _varint(-1)
+
+
+def _length(number: int) -> bytes:
+    """The varint of a length, from the table where it reaches."""
+    return _VARINTS[number] if number < _BATCH_RECORDS else _varint(number)
+
+
+def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
+    """The unsigned varint at `at`, zigzag not undone, and the position behind it."""
+    number = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
+        if shift > 63:
+            raise _ProtocolError("a varint of a record is longer than ten bytes")
+
+
+def _read_bytes(data: bytes, at: int) -> Tuple[Optional[bytes], int]:
+    """A length and that many bytes; None for a length of -1."""
+    size, at = _read_varint(data, at)
+    if size & 1:
+        return None, at
+    end = at + (size >> 1)
+    if end > len(data):
+        raise _ProtocolError("a field of a record reaches beyond its batch")
+    return data[at:end], end
+
+
+def _murmur2(data: bytes) -> int:
+    """Kafka's murmur2: 32 bits, seed 0x9747b28c."""
+    size = len(data)
+    words = size >> 2
+    h = 0x9747B28C ^ size
+    for k in struct.unpack_from(f"<{words}I", data):
+        k = k * 0x5BD1E995 & 0xFFFFFFFF
+        h = (h * 0x5BD1E995 & 0xFFFFFFFF) ^ ((k ^ k >> 24) * 0x5BD1E995 & 0xFFFFFFFF)
+    rest = size & 3
+    if rest:
+        h = (h ^ int.from_bytes(data[words << 2 :], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
+    return h ^ h >> 15
+
+
+def _partition_of(key: bytes, partitions: int) -> int:
+    return (_murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def _header(name: bytes, value: Optional[bytes]) -> bytes:
+    """One header as it stands in a record."""
+    return _length(len(name)) + name + (_NULL if value is None else _length(len(value)) + value)
+
+
+def _record(index: int, key: Optional[bytes], value: Optional[bytes], headers: Sequence[bytes], age: int = 0) -> bytes:
+    """One whole record. `age` is its timestamp delta. For replies and tests; events are packed by `_pack`."""
+    body = b"".join(
+        (
+            b"\0" + _varint(age) + _length(index),
+            _NULL if key is None else _length(len(key)) + key,
+            _NULL if value is None else _length(len(value)) + value,
+            _length(len(headers)),
+            *headers,
+        )
+    )
+    return _length(len(body)) + body
+
+
+def _batch(records: bytes, count: int, now: int, base: int = 0, newest: Optional[int] = None) -> bytes:
+    """A record batch around packed records. The CRC is left 0: the node fills it in."""
+    head = _BATCH.pack(
+        base, len(records) + 49, -1, 2, 0, 0, count - 1, now, now if newest is None else newest, -1, -1, -1, count
+    )
+    return head + records
+
+
+def _pack(items: List[tuple], now: int) -> List[bytes]:
+    """Packs the events emitted to one partition into record batches."""
+    batches = []
+    parts: List[bytes] = []
+    index = size = 0
+    lengths = _VARINTS
+    heads = _RECORD_HEADS
+    for (_, key, headers, fixed), value, _ in items:
+        span = len(value)
+        head = heads[index]
+        body = fixed + span + len(head)
+        if span < 64:
+            body += 1
+            prefix = lengths[span]
+        elif span < 8192:
+            body += 2
+            prefix = lengths[span]
+        else:
+            prefix = _varint(span)
+            body += len(prefix)
+        size += body
+        # Two more bytes per record are more than enough for the lengths of small records, which `body` leaves out.
+        if (size + 2 * index > _BATCH_LIMIT or index == _BATCH_RECORDS - 1) and index:
+            batches.append(_batch(b"".join(parts), index, now))
+            parts = []
+            body -= len(head)
+            head = heads[0]
+            body += len(head)
+            index = 0
+            size = body
+        parts += (lengths[body] if body < 8192 else _varint(body), head, key, prefix, value, headers)
+        index += 1
+    batches.append(_batch(b"".join(parts), index, now))
+    return batches
+
+
+def _text_to_str16(text: str) -> bytes:
+    """UTF-8 of at most 8,000 bytes, whole characters only."""
+    data = text.encode("utf-8", "replace")
+    if len(data) > 8000:
+        data = data[:8000].decode("utf-8", "ignore").encode("utf-8")
+    return data
+
+
+_encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def _to_bytes(value: Any) -> bytes:
+    """The bytes of a value that a handler emits or returns."""
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if value is None:
+        return b""
+    return _encode_json(value).encode("utf-8")
+
+
+def _key_to_bytes(key: Any) -> Optional[bytes]:
+    if key is None:
+        return None
+    if isinstance(key, str):
+        return key.encode("utf-8")
+    if isinstance(key, (bytes, bytearray, memoryview)):
+        return bytes(key)
+    raise TypeError(f"a key is bytes, str or None, not {type(key).__name__}")
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+# MARK: Event
+
+
+class _Info:
+    """What a record's headers say. One object serves all events with the same headers."""
+
+    __slots__ = (
+        "name",
+        "hops",
+        "deadline",
+        "deadline_header",
+        "reply",
+        "reply_header",
+        "trace_header",
+        "own",
+        "plain",
+        "handler",
+        "slot",
+        "_headers",
+    )
+
+    name: str
+    hops: int
+    deadline: Optional[int]
+    deadline_header: Optional[bytes]
+    reply: Optional[Tuple[bytes, int, str]]  # correlation id, partition, topic
+    reply_header: Optional[bytes]
+    trace_header: Optional[bytes]
+    own: Tuple[Tuple[str, Optional[bytes]], ...]
+    plain: bool  # nobody waits, no deadline, no trace: nothing travels on but the hop count
+    handler: Optional[Handler]
+    slot: int
+
+    def __init__(self, raw: bytes) -> None:
+        name = reply = deadline = None
+        self.hops = 0
+        self.deadline = self.deadline_header = None
+        self.reply = self.reply_header = None
+        self.trace_header = None
+        self.handler = None
+        self.slot = -1
+        self._headers = None
+        own = []
+        count, at = _read_varint(raw, 0)
+        for _ in range(count >> 1):
+            start = at
+            key, at = _read_bytes(raw, at)
+            value, at = _read_bytes(raw, at)
+            if key is None:
+                raise _ProtocolError("a header of a record has no name")
+            if not key.startswith(b"g."):
+                if key == b"traceparent":
+                    self.trace_header = raw[start:at]
+                own.append((key.decode("utf-8", "replace"), value))
+            elif value is None:
+                raise _ProtocolError(f"the header {key!r} of a record has no value")
+            elif key == b"g.e":
+                name = value
+            elif key == b"g.h":
+                self.hops = value[0]
+            elif key == b"g.d":
+                deadline = value
+                self.deadline_header = raw[start:at]
+            elif key == b"g.r":
+                reply = value
+                self.reply_header = raw[start:at]
+        if at != len(raw):
+            raise _ProtocolError("the headers of a record end before or behind its end")
+        if name is None:
+            raise _ProtocolError("a record has no header g.e")
+        self.name = name.decode("utf-8")
+        if deadline is not None:
+            (self.deadline,) = struct.unpack(">q", deadline)
+        if reply is not None:
+            (partition,) = struct.unpack_from(">i", reply, 16)
+            self.reply = (reply[:16], partition, reply[20:].decode("utf-8"))
+        self.own = tuple(own)
+        self.plain = deadline is None and reply is None and self.trace_header is None
+
+    @property
+    def headers(self) -> Mapping[str, Optional[bytes]]:
+        if self._headers is None:
+            self._headers = MappingProxyType(dict(self.own))
+        return self._headers
+
+
+class _BatchInfo:
+    """What the events of one batch have in common."""
+
+    __slots__ = ("partition", "attempt", "time")
+
+    def __init__(self, partition: int, attempt: int, base_time: int) -> None:
+        self.partition = partition
+        self.attempt = attempt
+        self.time = base_time
+
+
+class Event:
+    """One event. It may be kept after its handler has ended; nothing in it changes.
+
+    `key` is bytes or None, `value` bytes, `offset` the event's place in its partition of the application's topic.
+    """
+
+    __slots__ = ("key", "value", "offset", "_age", "_info", "_batch")
+
+    key: Optional[bytes]
+    value: bytes
+    offset: int
+
+    @property
+    def name(self) -> str:
+        """The event's name: the slot that it came to."""
+        return self._info.name
+
+    @property
+    def headers(self) -> Mapping[str, Optional[bytes]]:
+        """The event's own headers, read-only, without those of Grape. Of several of one name the last counts."""
+        return self._info.headers
+
+    @property
+    def partition(self) -> int:
+        """The partition of the application's topic that it came from."""
+        return self._batch.partition
+
+    @property
+    def timestamp(self) -> int:
+        """When the event was emitted, in milliseconds since 1970-01-01 UTC."""
+        age = self._age
+        return self._batch.time + ((age >> 1) ^ -(age & 1))
+
+    @property
+    def deadline(self) -> Optional[int]:
+        """When it stops being worth doing, in milliseconds since 1970-01-01 UTC; None: never."""
+        return self._info.deadline
+
+    @property
+    def attempt(self) -> int:
+        """1 when the event is delivered for the first time, then counting."""
+        return self._batch.attempt
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a reply."""
+        return self._info.reply is not None
+
+    @property
+    def text(self) -> str:
+        """The value as UTF-8 text. Raises UnicodeDecodeError if it is not."""
+        return self.value.decode("utf-8")
+
+    def json(self) -> Any:
+        """The value read as JSON. Raises ValueError if it is not."""
+        return json.loads(self.value)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.name} key={self.key!r} {len(self.value)} bytes at {self.partition}:{self.offset}>"
+
+
+# MARK: Outputs of a delivery
+
+
+class _Route:
+    """One destination of a name that the application may emit."""
+
+    __slots__ = ("topic", "event", "partitions", "event_header")
+
+    def __init__(self, topic: str, event: str, partitions: int) -> None:
+        self.topic = topic
+        self.event = event
+        self.partitions = partitions
+        self.event_header = _header(b"g.e", event.encode("utf-8"))
+
+
+class _Reply:
+    """A reply that waits to be packed."""
+
+    __slots__ = ("offset", "topic", "partition", "record_key", "value", "state", "final")
+
+    def __init__(self, offset: int, address: tuple, value: Optional[bytes], state: bytes, final: bool) -> None:
+        self.offset = offset
+        self.record_key, self.partition, self.topic = address
+        self.value = value
+        self.state = state
+        self.final = final
+
+
+class _Outputs:
+    """What the handlers of one delivery emit and reply, gathered per topic and partition.
+
+    An emitted event is an item `(destination, value, offset)`: `offset` is that of the event whose handler emitted
+    it, so that the items of a handler that fails can be taken back from the ends of the lists. A destination is
+    `(append, key, headers, fixed)`: the list's `append`, the key and the headers as they stand in a record, and
+    what they add to the record's size. Destinations are kept per hop count, name and key, so the common `emit` is
+    two look-ups and an append. The object outlives its delivery; `clear` makes it ready for the next.
+    """
+
+    __slots__ = ("lists", "fast", "replies", "turn", "large")
+
+    def __init__(self) -> None:
+        self.lists: Dict[Tuple[str, int], List[tuple]] = {}
+        self.fast: Dict[int, Dict[str, Dict[Key, tuple]]] = {}
+        self.replies: List[_Reply] = []
+        # Events without key go to one partition per delivery: few large batches, and still spread.
+        self.turn = random.randrange(1 << 16)
+        self.large = 0
+
+    def begin(self) -> None:
+        self.turn += 1
+        for names in self.fast.values():
+            for keys in names.values():
+                keys.pop(None, None)
+
+    def clear(self) -> None:
+        for items in self.lists.values():
+            items.clear()
+        self.replies = []
+        self.large = 0
+
+    def items(self, topic: str, partition: int) -> List[tuple]:
+        items = self.lists.get((topic, partition))
+        if items is None:
+            items = self.lists[(topic, partition)] = []
+        return items
+
+    def take_back(self, offset: int) -> None:
+        """Drops what the handler of the event at `offset` emitted, and its final reply."""
+        for items in self.lists.values():
+            while items and items[-1][2] == offset:
+                items.pop()
+        self.replies = [reply for reply in self.replies if reply.offset != offset or not reply.final]
+
+    def cut(self, offset: int) -> None:
+        """Drops everything from the event at `offset` on."""
+        for items in self.lists.values():
+            while items and items[-1][2] >= offset:
+                items.pop()
+        self.replies = [reply for reply in self.replies if reply.offset < offset]
+
+    def exceeds(self, limit: int) -> bool:
+        """Whether the values held are larger than `limit` bytes in total."""
+        count = sum(map(len, self.lists.values())) + len(self.replies)
+        if self.large + count * _SMALL_VALUE <= limit:
+            return False
+        return sum(self.sizes().values()) > limit
+
+    def sizes(self) -> Dict[int, int]:
+        """Bytes per event handled, by its offset. A little more than what packing will make of them."""
+        sizes: Dict[int, int] = {}
+        for items in self.lists.values():
+            for (_, _, _, fixed), value, offset in items:
+                sizes[offset] = sizes.get(offset, 0) + fixed + len(value) + 16
+        for reply in self.replies:
+            size = len(reply.value or b"") + len(reply.state) + 256
+            sizes[reply.offset] = sizes.get(reply.offset, 0) + size
+        return sizes
+
+    def pack(self, now: int) -> Tuple[int, List[bytes]]:
+        """The number of output batches and the bytes of all outputs of a result."""
+        count = 0
+        parts: List[bytes] = []
+
+        def add(topic: str, partition: int, batch: bytes) -> None:
+            name = topic.encode("utf-8")
+            parts.append(len(name).to_bytes(2, "big") + name + _OUTPUT.pack(partition, len(batch)))
+            parts.append(batch)
+
+        for (topic, partition), items in self.lists.items():
+            if items:
+                for batch in _pack(items, now):
+                    add(topic, partition, batch)
+                    count += 1
+        replies: Dict[Tuple[str, int], List[_Reply]] = {}
+        for reply in self.replies:
+            replies.setdefault((reply.topic, reply.partition), []).append(reply)
+        for (topic, partition), waiting in replies.items():
+            records: List[bytes] = []
+            size = 0
+            for reply in waiting:
+                state = _header(b"g.s", reply.state)
+                room = len(reply.value or b"") + len(state) + 64
+                if records and (size + room > _BATCH_LIMIT or len(records) == _BATCH_RECORDS):
+                    add(topic, partition, _batch(b"".join(records), len(records), now))
+                    count += 1
+                    records, size = [], 0
+                records.append(_record(len(records), reply.record_key, reply.value, (state,)))
+                size += room
+            add(topic, partition, _batch(b"".join(records), len(records), now))
+            count += 1
+        return count, parts
+
+
+_NOTHING: Dict[str, Dict[Key, tuple]] = {}
+
+
+# MARK: Context
+
+
+class Context:
+    """What a handler can do. It belongs to the event at hand and must not be used after its handler has ended."""
+
+    __slots__ = ("_runner", "_outs", "_fast", "_offset", "_info", "_answered", "_passed", "_open")
+
+    def __init__(self, runner: "_Runner", outs: Optional[_Outputs], offset: int = 0) -> None:
+        self._runner = runner
+        self._outs = outs
+        self._fast = _NOTHING
+        self._offset = offset
+        self._info: Optional[_Info] = None
+        self._answered = False  # a final reply was given
+        self._passed = False  # the reply address went on with an emitted event
+        self._open = outs is not None
+
+    def emit(
+        self, name: str, value: Any = b"", key: Key = None, headers: Optional[Headers] = None, detached: bool = False
+    ) -> None:
+        """Emits an event under a name that the manifest lists: a signal of this application or a slot, `app@event`.
+
+        `value` is bytes, str (sent as UTF-8) or anything that JSON can express. Events of one key stay in order; an
+        event without key goes to any partition. `headers` are the event's own; names that begin with `g.` are
+        Grape's. A caller's reply address and deadline go along, so that a later stage can answer, unless
+        `detached` is true.
+
+        The event is committed with the result of the event being handled, or not at all if its handler fails.
+
+        Raises RouteError (the name is not listed), TooLarge (key, value and headers exceed the node's limit),
+        TypeError or ValueError (a key, value or header of the wrong kind) and HopLimitExceeded.
+        """
+        if headers is None and type(value) is bytes and len(value) <= _SMALL_VALUE:
+            try:
+                destination = self._fast[name][key]
+            except (KeyError, TypeError):
+                pass
+            else:
+                destination[0]((destination, value, self._offset))
+                return
+        self._emit(name, value, key, headers, detached)
+
+    def _emit(self, name: str, value: Any, key: Key, headers: Optional[Headers], detached: bool) -> None:
+        """The careful way, which also fills the table that the fast one uses."""
+        if not self._open:
+            raise RuntimeError("emit: the handler that this context belongs to has ended")
+        runner = self._runner
+        info = self._info
+        outs = self._outs
+        if info is None or outs is None:
+            raise RuntimeError("emit: only the handler of an event can emit, a start or stop hook cannot")
+        routes = runner.routes_to(name)
+        if info.hops >= runner.max_hops:
+            raise HopLimitExceeded(
+                f"emit {name!r}: the event has passed through {info.hops} handlers, as many as are allowed: "
+                "most likely a loop"
+            )
+        data = _to_bytes(value)
+        record_key = _key_to_bytes(key)
+        key_field = _NULL if record_key is None else _length(len(record_key)) + record_key
+
+        travelling: List[bytes] = [_header(b"g.h", bytes((info.hops + 1,)))]
+        carries = False
+        if not detached:
+            if info.deadline_header is not None:
+                travelling.append(info.deadline_header)
+            if info.reply_header is not None:
+                travelling.append(info.reply_header)
+                carries = True
+        own = _own_headers(headers)
+        if info.trace_header is not None and not any(text == "traceparent" for text, _ in own):
+            travelling.append(info.trace_header)
+        travelling.extend(_header(text.encode("utf-8"), field) for text, field in own)
+
+        # A table of destinations holds only what depends on nothing but hop count, name and key.
+        keep = (
+            headers is None
+            and info.plain
+            and len(routes) == 1
+            and (record_key is None or len(record_key) <= _LONGEST_KEY_CACHED)
+        )
+        destinations = []
+        for route in routes:
+            fields = b"".join((_length(1 + len(travelling)), route.event_header, *travelling))
+            if len(data) + len(record_key or b"") + len(fields) > runner.max_event:
+                raise TooLarge(
+                    f"emit {name!r}: key, value and headers are {len(data) + len(record_key or b'') + len(fields):,} "
+                    f"bytes; the limit is {runner.max_event:,}"
+                )
+            if record_key is None:
+                partition = outs.turn % route.partitions
+            else:
+                partition = _partition_of(record_key, route.partitions)
+            append = outs.items(route.topic, partition).append
+            destinations.append((append, key_field, fields, len(key_field) + len(fields)))
+        for destination in destinations:
+            destination[0]((destination, data, self._offset))
+            if len(data) > _SMALL_VALUE:
+                outs.large += len(data)
+        if carries and destinations:
+            self._passed = True
+        if keep and len(destinations[0][2]) + _LONGEST_KEY_CACHED + _SMALL_VALUE <= runner.max_event:
+            keys = self._fast.setdefault(name, {})
+            if len(keys) >= _KEYS_CACHED:
+                keys.clear()
+            keys[key] = destinations[0]
+
+    def reply(self, data: Any = None, final: bool = True) -> bool:
+        """Answers the caller that waits for this event. Says whether there is one; without one it does nothing.
+
+        With `final=False` it is one part of the answer: more may follow, from this handler or, once the event has
+        been passed on, from a later one. A handler that ends without a final reply and without having passed the
+        event on is answered for, with an empty one. All replies leave with the handler's result.
+
+        Raises RuntimeError after a final reply, TooLarge, and TypeError or ValueError for data that JSON cannot express.
+        """
+        if not self._open or self._info is None:
+            raise RuntimeError("reply: the handler that this context belongs to has ended")
+        if self._info.reply is None:
+            return False
+        if self._answered:
+            raise RuntimeError("reply: the caller has already got its final reply")
+        value = None if data is None else _to_bytes(data)
+        if value is not None and len(value) + 128 > self._runner.max_event:
+            raise TooLarge(f"reply: {len(value):,} bytes; the limit is {self._runner.max_event - 128:,}")
+        self._answer(self._info, value, _STATUS_OK, _RAN, final, 0, "")
+        self._answered = final
+        return True
+
+    def _answer(
+        self, info: _Info, value: Optional[bytes], status: int, ran: int, final: bool, code: int, message: str
+    ) -> None:
+        state = _REPLY_STATE.pack(status, ran, 1 if final else 0, code) + _text_to_str16(message)
+        self._outs.replies.append(_Reply(self._offset, info.reply, value, state, final))
+        if value is not None and len(value) > _SMALL_VALUE:
+            self._outs.large += len(value)
+
+    def _fork(self) -> "Context":
+        """A context of its own for one asynchronous handler, so that a task it leaves behind cannot emit for others."""
+        other = Context.__new__(Context)
+        for name in Context.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+    def _close(self) -> None:
+        self._open = False
+        self._fast = _NOTHING
+
+    @property
+    def log(self) -> "Log":
+        """The application's log."""
+        return self._runner.log
+
+    @property
+    def app(self) -> str:
+        """The application's name."""
+        return self._runner.app
+
+    @property
+    def worker(self) -> str:
+        """This worker's name, for instance `flights-3`."""
+        return self._runner.worker
+
+    @property
+    def version(self) -> str:
+        """The version of the package: a content hash."""
+        return self._runner.version
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration that the profile gives this application."""
+        return self._runner.config
+
+    @property
+    def routes(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The names this application may emit, and where each goes at present: topic, event, partitions."""
+        return self._runner.routes
+
+
+def _own_headers(headers: Optional[Headers]) -> List[Tuple[str, Optional[bytes]]]:
+    if headers is None:
+        return []
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    own = []
+    for name, value in pairs:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"emit: a header's name is a str that is not empty, not {name!r}")
+        if name.startswith("g."):
+            raise ValueError(f"emit: header {name!r}: names that begin with 'g.' belong to Grape")
+        if isinstance(value, str):
+            value = value.encode("utf-8")
+        elif value is not None:
+            if not isinstance(value, (bytes, bytearray, memoryview)):
+                raise TypeError(f"emit: header {name!r} is bytes, str or None, not {type(value).__name__}")
+            value = bytes(value)
+        own.append((name, value))
+    return own
+
+
+# MARK: Runner: one delivery in, one result out
+
+
+class _Delivery:
+    """A delivery and how far it has got. The heartbeat thread reads `context._offset` and `first`."""
+
+    __slots__ = ("id", "body", "partition", "attempt", "first", "end", "skips", "at", "context", "seen", "since")
+
+    def __init__(self, identifier: int, body: bytes) -> None:
+        self.id = identifier
+        self.body = body
+        self.partition, self.attempt, self.first, self.end, skips = _DELIVER.unpack_from(body)
+        self.at = _DELIVER.size + 8 * skips
+        self.skips = frozenset(struct.unpack_from(f">{skips}q", body, _DELIVER.size)) if skips else ()
+        self.context: Optional[Context] = None
+        # For the heartbeat thread alone: the last progress it saw, and when.
+        self.seen = -1
+        self.since = 0.0
+
+    def done(self) -> int:
+        """How many of its events are done. Exact as long as the log has no gaps; never decreasing in any case."""
+        context = self.context
+        if context is None:
+            return 0
+        offset = context._offset
+        done = offset - self.first
+        if self.skips:
+            done -= sum(1 for skipped in self.skips if self.first <= skipped < offset)
+        return max(0, done)
+
+
+class _Runner:
+    """Runs the handlers for deliveries and makes results of what they do. No I/O but the traceback of a failure."""
+
+    def __init__(self, handlers: Mapping[str, Handler], welcome: Mapping[str, Any], log: "Log") -> None:
+        self.log = log
+        self.app = str(welcome.get("app", ""))
+        self.worker = str(welcome.get("worker", ""))
+        self.version = str(welcome.get("version", ""))
+        self.config = MappingProxyType(dict(welcome.get("config") or {}))
+        self.routes = MappingProxyType({name: tuple(found) for name, found in (welcome.get("routes") or {}).items()})
+        self.max_event = int(welcome.get("maxEvent", 8 << 20))
+        self.max_hops = int(welcome.get("maxHops", 64))
+        self.max_frame = int(welcome.get("maxFrame", (64 << 20) + (64 << 10)))
+        self.output_limit = min(_OUTPUT_LIMIT, self.max_frame // 4)
+        self.slots = {name: index for index, name in enumerate(welcome["slots"])}
+        self.handlers = handlers
+        self._routes = {
+            name: tuple(_Route(to["topic"], to["event"], to["partitions"]) for to in found)
+            for name, found in self.routes.items()
+        }
+        self._infos: Dict[bytes, _Info] = {}
+        self._idle: List[_Outputs] = []
+
+    def routes_to(self, name: str) -> Tuple[_Route, ...]:
+        routes = self._routes.get(name)
+        if routes is None:
+            known = ", ".join(sorted(self._routes)) or "none"
+            raise RouteError(f"emit {name!r}: not a name that this application may emit; the manifest lists: {known}")
+        return routes
+
+    def _info(self, raw: bytes) -> _Info:
+        """What the headers say, and the handler for them."""
+        info = _Info(raw)
+        info.handler = self.handlers.get(info.name)
+        info.slot = self.slots.get(info.name, -1)
+        if info.slot < 0:
+            info.handler = None
+        if info.plain and len(raw) <= _LONGEST_HEADERS_CACHED:
+            if len(self._infos) >= _HEADERS_CACHED:
+                self._infos.clear()
+            self._infos[raw] = info
+        return info
+
+    def run(self, delivery: _Delivery):
+        """A generator that runs a delivery. It yields what has to be awaited and returns the parts of the RESULT body."""
+        outs = self._idle.pop() if self._idle else _Outputs()
+        outs.begin()
+        context = delivery.context = Context(self, outs, delivery.first)
+        try:
+            parts = yield from self._run(delivery, outs, context)
+            return parts
+        finally:
+            context._close()
+            outs.clear()
+            self._idle.append(outs)
+
+    def _run(self, delivery: _Delivery, outs: _Outputs, context: Context):
+        # The hot loop of every worker. Records are decoded in place with the short forms of varints inlined, and
+        # everything that can differ only per batch or per set of headers is kept out of it.
+        body = delivery.body
+        at = delivery.at
+        first = delivery.first
+        end = delivery.end
+        skips = delivery.skips
+        infos = self._infos
+        clock = time.perf_counter_ns
+        verdicts: List[bytes] = []
+        refused: List[int] = []
+        origins: Dict[int, _Info] = {}
+        tally: Dict[int, List[int]] = {}
+        processed = end
+        stopped = False
+
+        last = None
+        info = handler = None
+        special = wanted = False
+        slot = -1
+        succeeded = failed = 0
+        started = clock()
+        event_type = Event
+
+        while at < len(body) and not stopped:
+            (base, size, _, magic, _, attributes, last_delta, base_time, _, _, _, _, count) = _BATCH.unpack_from(body, at)
+            limit = at + 12 + size
+            if magic != 2 or limit > len(body):
+                raise _ProtocolError(f"delivery {delivery.id}: no whole record batch of version 2 at byte {at}")
+            codec = attributes & 7
+            if codec == 0:
+                data = body
+                pos = at + _BATCH_SIZE
+            elif codec == 4 and _zstd is not None:
+                data = _zstd.decompress(body[at + _BATCH_SIZE : limit])
+                pos = 0
+            else:
+                raise _ProtocolError(f"delivery {delivery.id}: batch compressed with codec {codec}, which was not offered")
+            at = limit
+            limit = limit if codec == 0 else len(data)
+            batch = _BatchInfo(delivery.partition, delivery.attempt, base_time)
+            check = base < first or base + last_delta >= end or bool(skips)
+            dense = last_delta == count - 1
+
+            index = 0
+            while index < count and not stopped:
+                # `width`: the bytes of attributes, timestamp delta (if it is short) and offset delta, and one for a
+                # short key length. In a batch without gaps the offset deltas count up, so their sizes are known.
+                if not dense:
+                    delta, width = _peek_offset(data, pos)
+                    run = range(base + delta, base + delta + 1)
+                    index += 1
+                else:
+                    if index < 64:
+                        stop, width = 64, 4
+                    elif index < 8192:
+                        stop, width = 8192, 5
+                    elif index < 1 << 20:
+                        stop, width = 1 << 20, 6
+                    else:
+                        stop, width = 1 << 27, 7
+                    stop = min(stop, count, index + _STRIDE)
+                    run = range(base + index, base + stop)
+                    index = stop
+
+                for offset in run:
+                    byte = data[pos]
+                    if byte < 128:
+                        stop = pos + 1 + (byte >> 1)
+                        pos += 1
+                    else:
+                        byte_2 = data[pos + 1]
+                        if byte_2 < 128:
+                            stop = pos + 2 + ((byte & 127 | byte_2 << 7) >> 1)
+                            pos += 2
+                        else:
+                            byte, pos = _read_varint(data, pos)
+                            stop = pos + (byte >> 1)
+                    if check and (offset < first or offset >= end or offset in skips):
+                        pos = stop
+                        continue
+                    event = event_type()
+                    age = data[pos + 1]
+                    if age > 127:
+                        age, pos_2 = _read_varint(data, pos + 1)
+                        pos = pos_2 - 2
+                    event._age = age
+
+                    pos += width
+                    byte = data[pos - 1]
+                    if byte < 128:
+                        if byte == 1:
+                            event.key = None
+                        else:
+                            byte = pos + (byte >> 1)
+                            event.key = data[pos:byte]
+                            pos = byte
+                    else:
+                        byte, pos = _read_varint(data, pos - 1)
+                        byte = pos + (byte >> 1)
+                        event.key = data[pos:byte]
+                        pos = byte
+
+                    byte = data[pos]
+                    if byte < 128:
+                        pos += 1
+                        # -1, null, is 1 here: an empty value
+                        byte = pos + (byte >> 1)
+                    else:
+                        byte_2 = data[pos + 1]
+                        if byte_2 < 128:
+                            pos += 2
+                            byte = pos + ((byte & 127 | byte_2 << 7) >> 1)
+                        else:
+                            byte, pos = _read_varint(data, pos)
+                            byte = pos + (byte >> 1)
+                    event.value = data[pos:byte]
+                    raw = data[byte:stop]
+                    pos = stop
+
+                    context._offset = event.offset = offset
+                    if raw != last:
+                        last = raw
+                        info = infos.get(raw) or self._info(raw)
+                        context._info = info
+                        handler = info.handler
+                        wanted = info.reply is not None
+                        special = wanted or info.deadline is not None or handler is None
+                        context._fast = _NOTHING
+                        if info.plain and info.hops < self.max_hops:
+                            context._fast = outs.fast.setdefault(info.hops, {})
+                        if info.slot != slot:
+                            now = clock()
+                            if succeeded or failed:
+                                _add(tally, slot, succeeded, failed, now - started)
+                                succeeded = failed = 0
+                            started = now
+                            slot = info.slot
+                    event._info = info
+                    event._batch = batch
+
+                    if special:
+                        context._answered = context._passed = False
+                        if wanted:
+                            origins[offset] = info
+                        if handler is None:
+                            message = f"this worker has no handler for the event {info.name!r}"
+                            verdicts.append(_verdict(offset, _REJECTED, _STATUS_NO_SUCH_SLOT, 0, message))
+                            refused.append(offset)
+                            if wanted:
+                                context._answer(info, None, _STATUS_NO_SUCH_SLOT, _NEVER_RAN, True, 0, message)
+                            continue
+                        if info.deadline is not None and _now() > info.deadline:
+                            verdicts.append(_verdict(offset, _EXPIRED, 0, 0, "the deadline had passed"))
+                            refused.append(offset)
+                            if wanted:
+                                context._answer(
+                                    info, None, _STATUS_DEADLINE, _NEVER_RAN, True, 0, "the deadline had passed"
+                                )
+                            continue
+
+                    try:
+                        result = handler(event, context)
+                        if result is not None or wanted:
+                            if type(result) is not bytes and hasattr(result, "__await__"):
+                                result = yield result
+                            if wanted:
+                                if result is not None:
+                                    context.reply(result)
+                                elif not context._answered and not context._passed:
+                                    context._answer(info, None, _STATUS_OK, _RAN, True, 0, "")
+                        succeeded += 1
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        failed += 1
+                        outs.take_back(offset)
+                        verdict, code, delay, message, status = _judge(error, event)
+                        if wanted:
+                            context._answer(info, None, status, _RAN, True, code, message)
+                            if verdict == _RETRY:
+                                # The caller is told at once; it may well call again.
+                                verdict, delay = _FAILED, 0
+                        verdicts.append(_verdict(offset, verdict, code, delay, message))
+                        refused.append(offset)
+                        if not wanted and verdict != _REJECTED:
+                            processed = offset
+                            stopped = True
+                            break
+
+                if not stopped and outs.exceeds(self.output_limit) and offset + 1 < end:
+                    processed = max(offset + 1, first)
+                    stopped = True
+            if not stopped and pos != limit:
+                raise _ProtocolError(f"delivery {delivery.id}: the records of the batch at offset {base} do not fill it")
+
+        if succeeded or failed:
+            _add(tally, slot, succeeded, failed, clock() - started)
+        return self._result(processed, verdicts, refused, tally, outs, context, origins)
+
+    def _result(
+        self,
+        processed: int,
+        verdicts: List[bytes],
+        refused: List[int],
+        tally: Dict[int, List[int]],
+        outs: _Outputs,
+        context: Context,
+        origins: Dict[int, _Info],
+    ) -> List[bytes]:
+        """The parts of the RESULT body."""
+        while True:
+            count, outputs = outs.pack(_now())
+            parts = [_RESULT.pack(processed, len(verdicts)), *verdicts, len(tally).to_bytes(2, "big")]
+            parts += [_TALLY.pack(slot, *numbers) for slot, numbers in tally.items()]
+            parts.append(count.to_bytes(4, "big"))
+            parts += outputs
+            total = sum(map(len, parts)) + 12
+            if total <= self.max_frame:
+                return parts
+
+            # More than a frame holds. Keep what fits and hand the rest of the delivery back; an event that is too much
+            # alone is rejected, or it would never end.
+            budget = self.max_frame - (total - 12 - sum(map(len, outputs))) - 65536
+            sizes = outs.sizes()
+            offsets = sorted(sizes)
+            cut = offsets[-1]
+            for offset in offsets:
+                budget -= sizes[offset]
+                if budget < 0:
+                    cut = offset
+                    break
+            if cut == offsets[0]:
+                outs.cut(cut + 1)
+                outs.take_back(cut)
+                outs.replies = [reply for reply in outs.replies if reply.offset != cut]
+                kept = sum(1 for offset in refused if offset < cut)
+                message = f"the handler's outputs are larger than a frame may be ({self.max_frame:,} bytes)"
+                verdicts[kept:] = [_verdict(cut, _REJECTED, _STATUS_TOO_LARGE, 0, message)]
+                refused[kept:] = [cut]
+                processed = cut + 1
+                if cut in origins:
+                    context._offset = cut
+                    context._answer(origins[cut], None, _STATUS_TOO_LARGE, _RAN, True, 0, message)
+            else:
+                outs.cut(cut)
+                kept = sum(1 for offset in refused if offset < cut)
+                del verdicts[kept:], refused[kept:]
+                processed = cut
+
+
+def _peek_offset(data: bytes, at: int) -> Tuple[int, int]:
+    """For a batch with gaps: the offset delta of the record at `at`, and the `width` that the loop wants."""
+    _, at = _read_varint(data, at)
+    _, begin = _read_varint(data, at + 1)
+    delta, behind = _read_varint(data, begin)
+    return delta >> 1, behind - begin + 3
+
+
+def _add(tally: Dict[int, List[int]], slot: int, succeeded: int, failed: int, nanoseconds: int) -> None:
+    numbers = tally.setdefault(slot, [0, 0, 0])
+    numbers[0] += succeeded
+    numbers[1] += failed
+    numbers[2] += nanoseconds
+
+
+def _verdict(offset: int, verdict: int, code: int, delay: int, message: str) -> bytes:
+    text = _text_to_str16(message)
+    return _VERDICT.pack(offset, verdict, 0, 0, code, delay, len(text)) + text
+
+
+def _judge(error: BaseException, event: Event) -> Tuple[int, int, int, str, int]:
+    """Verdict, code, delay in milliseconds, message and reply status for what a handler raised."""
+    if isinstance(error, HopLimitExceeded):
+        return _REJECTED, error.code, 0, error.message, _STATUS_HOP_LIMIT
+    if isinstance(error, Reject):
+        return _REJECTED, error.code, 0, error.message, _STATUS_HANDLER_ERROR
+    if isinstance(error, Retry):
+        return _RETRY, 0, round(error.delay * 1000), error.message, _STATUS_HANDLER_ERROR
+    own = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    report = "".join(traceback.format_exception(type(error), error, own))
+    try:
+        sys.stderr.write(f"handler of {event!r} failed\n{report}")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads standard error any more; the verdict still says what happened
+    text = str(error)
+    name = type(error).__name__
+    return _FAILED, 0, 0, f"{name}: {text}" if text else name, _STATUS_HANDLER_ERROR
+
+
+# MARK: Logging
+
+
+class Log:
+    """The application's log: lines with a level and fields. They go to the node, or to standard error without one.
+
+        ctx.log.info("parsed", rows=12, carrier="UA")
+    """
+
+    def __init__(self) -> None:
+        self._send: Optional[Callable[[str, str, Mapping[str, Any]], bool]] = None
+
+    def debug(self, message: str, **fields: Any) -> None:
+        self.log("debug", message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        self.log("info", message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        self.log("warning", message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        self.log("error", message, fields)
+
+    def exception(self, message: str, **fields: Any) -> None:
+        """An error with the traceback of the exception being handled."""
+        fields.setdefault("traceback", traceback.format_exc())
+        self.log("error", message, fields)
+
+    def log(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
+        """`level` is debug, info, warning or error. Fields that JSON cannot express are written as str() has them."""
+        send = self._send
+        if send is None or not send(level, message, fields):
+            rest = "".join(f" {name}={value!r}" for name, value in fields.items())
+            sys.stderr.write(f"{level}: {message}{rest}\n")
+
+
+class LogHandler(logging.Handler):
+    """Sends what is logged with Python's `logging` to the application's log.
+
+    `Application.run` installs one on the root logger unless that has a handler already.
+    """
+
+    def __init__(self, log: Log, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.levelno >= logging.ERROR:
+                level = "error"
+            elif record.levelno >= logging.WARNING:
+                level = "warning"
+            elif record.levelno >= logging.INFO:
+                level = "info"
+            else:
+                level = "debug"
+            fields: Dict[str, Any] = {"logger": record.name}
+            if record.exc_info:
+                fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+            self._log.log(level, record.getMessage(), fields)
+        except Exception:
+            self.handleError(record)
+
+
+# MARK: Worker
+
+_HELLO = 0x01
+_WELCOME = 0x02
+_ERROR = 0x03
+_HEARTBEAT = 0x04
+_GOODBYE = 0x05
+_DELIVER_FRAME = 0x30
+_RESULT_FRAME = 0x31
+_LOG = 0x32
+_DRAIN = 0x33
+
+_EXIT_HOOK = 1
+_EXIT_USAGE = 64
+_EXIT_LOST = 70
+_EXIT_PROTOCOL = 76
+
+_FIRST_FRAME_LIMIT = 65536
+_BUFFER = 1 << 20
+_HANDSHAKE_SECONDS = 30.0
+_POLLRDHUP = getattr(select, "POLLRDHUP", 0)
+
+
+class _Connection:
+    """The socket to the node: frames in (one thread), frames out (any thread)."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.max_frame = _FIRST_FRAME_LIMIT
+        self.received = 0
+        self._buffer = bytearray(_BUFFER)
+        self._start = 0
+        self._fill = 0
+        self._lock = threading.Lock()
+        self._owner = 0
+
+    def send(self, kind: int, identifier: int, flags: int, body: Sequence[bytes], patience: float = -1) -> bool:
+        """Sends one frame. False: the lock was not to be had within `patience` seconds, or this thread is sending
+        already (a signal handler or destructor logs in the middle of a send)."""
+        if self._owner == threading.get_ident() or not self._lock.acquire(timeout=patience):
+            return False
+        self._owner = threading.get_ident()
+        try:
+            size = sum(map(len, body)) + 12
+            self.sock.sendall(b"".join((_FRAME.pack(size, kind, flags, 0, identifier), *body)))
+            return True
+        except OSError as error:
+            raise _ConnectionLost(f"sending to the node: {error}") from error
+        finally:
+            self._owner = 0
+            self._lock.release()
+
+    def send_json(self, kind: int, value: Mapping[str, Any], patience: float = -1) -> bool:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        return self.send(kind, 0, 0, (text.encode("utf-8", "replace"),), patience)
+
+    def take(self) -> Optional[Tuple[int, int, bytes]]:
+        """The next whole frame of what has been received: type, id, body."""
+        have = self._fill - self._start
+        if have < 16:
+            return None
+        size, kind, _, _, identifier = _FRAME.unpack_from(self._buffer, self._start)
+        if not 12 <= size <= self.max_frame:
+            raise _ProtocolError(f"a frame of {size} bytes; allowed are 12 to {self.max_frame}")
+        if have < 4 + size:
+            return None
+        begin = self._start + 16
+        end = self._start + 4 + size
+        with memoryview(self._buffer) as view:
+            body = bytes(view[begin:end])
+        self._start = end
+        if self._start == self._fill:
+            self._start = self._fill = 0
+            if len(self._buffer) > 4 * _BUFFER:
+                self._buffer = bytearray(_BUFFER)
+        return kind, identifier, body
+
+    def receive(self) -> bool:
+        """Reads what is there without waiting. False: nothing is. Raises _ConnectionLost at the end."""
+        have = self._fill - self._start
+        need = 16
+        if have >= 4:
+            need = max(16, 4 + int.from_bytes(self._buffer[self._start : self._start + 4], "big"))
+        if self._start + need > len(self._buffer) or self._fill == len(self._buffer):
+            if need > len(self._buffer):
+                larger = bytearray(need)
+                larger[:have] = self._buffer[self._start : self._fill]
+                self._buffer = larger
+            else:
+                self._buffer[:have] = self._buffer[self._start : self._fill]
+            self._start, self._fill = 0, have
+        try:
+            with memoryview(self._buffer) as view:
+                count = self.sock.recv_into(view[self._fill :], 0, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            raise _ConnectionLost(f"receiving from the node: {error}") from error
+        if count == 0:
+            raise _ConnectionLost("the node closed the connection")
+        self._fill += count
+        self.received += count
+        return True
+
+    def pending(self) -> int:
+        """Bytes that wait in the socket."""
+        import fcntl
+        import termios
+
+        answer = fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
+        return struct.unpack("i", answer)[0]
+
+
+class _Worker:
+    """The life of a worker process: handshake, deliveries, heartbeats, drain."""
+
+    def __init__(self, application: "Application") -> None:
+        self.application = application
+        self.connection: Optional[_Connection] = None
+        self.runner: Optional[_Runner] = None
+        self.interval = 2.0
+        self.active: Dict[int, _Delivery] = {}
+        self.over = False  # the end is decided: the heartbeat thread must not end the process any more
+        self.draining = False
+        self.terminated = False
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._wake: Optional[socket.socket] = None
+
+    def run(self) -> int:
+        """Runs to the end and gives the exit status."""
+        try:
+            self._greet()
+            self._prepare_process()
+            threading.Thread(target=self._beat, name="grape-heartbeat", daemon=True).start()
+            if self.application._asynchronous():
+                return asyncio.run(self._serve_overlapping())
+            return self._serve()
+        except _ProtocolError as error:
+            return self._end(_EXIT_PROTOCOL, f"grape: {error}")
+        except _ConnectionLost as error:
+            return self._end(_EXIT_LOST, f"grape: {error}")
+
+    def _end(self, status: int, message: str) -> int:
+        self.over = True
+        _complain(message)
+        return status
+
+    # Opening
+
+    def _greet(self) -> None:
+        path = os.environ["GRAPE_SOCKET"]
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+        except OSError as error:
+            raise _ConnectionLost(f"cannot connect to the node's socket {path}: {error}") from error
+        connection = self.connection = _Connection(sock)
+        connection.send_json(
+            _HELLO,
+            {
+                "role": "worker",
+                "protocol": [1],
+                "agent": "grape-python/" + __version__,
+                "token": os.environ.get("GRAPE_TOKEN", ""),
+                "pid": os.getpid(),
+                "slots": list(self.application._handlers),
+                "compression": ["none"] if _zstd is None else ["none", "zstd"],
+            },
+        )
+        until = time.monotonic() + _HANDSHAKE_SECONDS
+        while True:
+            frame = connection.take()
+            if frame is not None:
+                break
+            if connection.receive():
+                continue
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([sock], [], [], left)[0]:
+                raise _ConnectionLost(f"the node did not answer HELLO within {_HANDSHAKE_SECONDS:.0f} s")
+        kind, _, body = frame
+        if kind != _WELCOME:
+            self._unexpected(kind, body)
+        welcome = _parse_json(body, "WELCOME")
+        if welcome.get("protocol") != 1:
+            raise _ProtocolError(f"the node chose protocol {welcome.get('protocol')!r}; this SDK speaks 1")
+        try:
+            self.interval = max(1, int(welcome["heartbeatMs"])) / 1000
+            self.runner = _Runner(self.application._callables(), welcome, self.application.log)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _ProtocolError(f"WELCOME lacks or misstates a member: {error!r}") from error
+        connection.max_frame = self.runner.max_frame
+
+    def _unexpected(self, kind: int, body: bytes) -> None:
+        if kind == _ERROR:
+            error = _parse_json(body, "ERROR")
+            raise _ProtocolError(f"the node refused this worker: {error.get('name')}: {error.get('message')}")
+        raise _ProtocolError(f"the node sent a frame of type 0x{kind:02x}, which is not expected here")
+
+    def _prepare_process(self) -> None:
+        log = self.application.log
+        log._send = self._log
+        root = logging.getLogger()
+        if not root.handlers:
+            root.addHandler(LogHandler(log))
+            if root.level == logging.WARNING:
+                root.setLevel(logging.INFO)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # What exists now lives as long as the process; the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+
+    def _log(self, level: str, message: str, fields: Mapping[str, Any]) -> bool:
+        if self.over:
+            return False
+        try:
+            text = str(message)
+            if len(text) > 16384:
+                text = text[:16384] + " …"
+            line = {"level": level, "message": text, "fields": dict(fields)}
+            encoded = json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str)
+            if len(encoded) > 262144:
+                line["fields"] = {"omitted": f"{len(encoded)} characters of fields"}
+            return self.connection.send_json(_LOG, line)
+        except _ConnectionLost:
+            return False
+
+    # Heartbeat
+
+    def _beat(self) -> None:
+        """Runs in a thread of its own, so that a handler that keeps the main thread busy is not taken for dead."""
+        connection = self.connection
+        interval = self.interval
+        poller = select.poll()
+        poller.register(connection.sock, _POLLRDHUP)
+        heard: Tuple[int, int] = (-1, -1)
+        heard_at = due = time.monotonic()
+        while not self.over:
+            now = time.monotonic()
+            if now >= due:
+                try:
+                    connection.send(_HEARTBEAT, 0, 0, (self._progress(now),), interval)
+                except _ConnectionLost:
+                    self._vanish("the connection to the node broke")
+                    return
+                due = max(due + interval, time.monotonic() + interval / 2)
+            if poller.poll(max(0.0, due - time.monotonic()) * 1000):
+                self._vanish("the node closed the connection")
+                return
+            try:
+                state = (connection.received, connection.pending())
+            except (OSError, ValueError):
+                self._vanish("the connection to the node broke")
+                return
+            now = time.monotonic()
+            # While the main thread is busy nothing is read. A node that has filled the socket cannot say more.
+            if state != heard or state[1] > 32768:
+                heard, heard_at = state, now
+            elif now - heard_at > 3 * interval + 0.1:
+                self._vanish(f"the node has been silent for {now - heard_at:.1f} s")
+                return
+
+    def _progress(self, now: float) -> bytes:
+        """The body of a heartbeat. Of several deliveries the one that has stood still longest: it is the one to watch."""
+        oldest: Optional[_Delivery] = None
+        for delivery in list(self.active.values()):
+            done = delivery.done()
+            if done != delivery.seen:
+                delivery.seen, delivery.since = done, now
+            if oldest is None or delivery.since < oldest.since:
+                oldest = delivery
+        if oldest is None:
+            return _BEAT.pack(0, 0, 0)
+        return _BEAT.pack(oldest.id, min(oldest.seen, 0xFFFFFFFF), 0)
+
+    def _vanish(self, reason: str) -> None:
+        """Ends the process, whatever it is doing: nothing it does can be committed any more."""
+        if self.over:
+            return
+        # An idle main thread sees the same and knows more, for instance an ERROR frame before the end.
+        threading.Event().wait(0.25)
+        if not self.over:
+            _complain(f"grape: {reason}")
+            os._exit(_EXIT_LOST)
+
+    # Serving
+
+    def _on_sigterm(self, *_: Any) -> None:
+        self.terminated = True
+
+    def _control(self, kind: int, identifier: int, body: bytes) -> Optional[_Delivery]:
+        """Deals with a frame; a delivery is given back to be run."""
+        if kind == _DELIVER_FRAME:
+            try:
+                return _Delivery(identifier, body)
+            except struct.error as error:
+                raise _ProtocolError(f"delivery {identifier} is too short for its head") from error
+        if kind == _DRAIN:
+            self.draining = True
+        elif kind == _GOODBYE:
+            raise _ConnectionLost("the node said goodbye")
+        elif kind != _HEARTBEAT:
+            self._unexpected(kind, body)
+        return None
+
+    def _serve(self) -> int:
+        """Without asynchronous handlers: one delivery after the other, no event loop."""
+        connection = self.connection
+        poller = select.poll()
+        poller.register(connection.sock, select.POLLIN)
+        if threading.current_thread() is threading.main_thread():
+            wake, alarm = socket.socketpair()
+            wake.setblocking(False)
+            alarm.setblocking(False)
+            self._wake = wake
+            poller.register(wake, select.POLLIN)
+            signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+        if not self._hooks_now(self.application._start_hooks):
+            return self._end(_EXIT_HOOK, "grape: a start hook failed")
+        while True:
+            frame = connection.take()
+            if frame is None:
+                if self.draining:
+                    break
+                if connection.receive():
+                    continue
+                if self.terminated:
+                    break
+                for descriptor, _ in poller.poll():
+                    if descriptor != connection.sock.fileno():
+                        self._wake.recv(4096)
+                continue
+            delivery = self._control(*frame)
+            if delivery is not None:
+                self.active[delivery.id] = delivery
+                self._answer(delivery, self._drive(self.runner.run(delivery)))
+        stopped = self._hooks_now(self.application._stop_hooks)
+        return self._leave(stopped)
+
+    def _answer(self, delivery: _Delivery, parts: List[bytes]) -> None:
+        self.connection.send(_RESULT_FRAME, delivery.id, 1, parts)
+        del self.active[delivery.id]
+
+    def _drive(self, steps: Any) -> List[bytes]:
+        """Runs a delivery to its end in this thread."""
+        try:
+            waiting = next(steps)
+            while True:
+                try:
+                    result = self._complete(waiting)
+                except BaseException as error:
+                    waiting = steps.throw(error)
+                else:
+                    waiting = steps.send(result)
+        except StopIteration as stop:
+            return stop.value
+
+    def _complete(self, waiting: Any) -> Any:
+        """For a handler that did not look asynchronous but gave back something to await."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop.run_until_complete(_await(waiting))
+
+    def _hooks_now(self, hooks: Sequence[Callable[..., Any]]) -> bool:
+        for hook in hooks:
+            try:
+                result = _call_hook(hook, self.runner)
+                if hasattr(result, "__await__"):
+                    self._complete(result)
+            except Exception:
+                traceback.print_exc()
+                return False
+        return True
+
+    async def _serve_overlapping(self) -> int:
+        """With asynchronous handlers: one lane per partition, all on one event loop."""
+        loop = asyncio.get_running_loop()
+        connection = self.connection
+        finished: asyncio.Future = loop.create_future()
+        lanes: Dict[int, List[_Delivery]] = {}
+        tasks = set()
+
+        def fail(error: BaseException) -> None:
+            if not finished.done():
+                finished.set_exception(error)
+
+        def settle() -> None:
+            if (self.draining or self.terminated) and not lanes and not finished.done():
+                finished.set_result(None)
+
+        async def run_lane(partition: int) -> None:
+            lane = lanes[partition]
+            try:
+                while lane:
+                    delivery = lane.pop(0)
+                    self.active[delivery.id] = delivery
+                    self._answer(delivery, await self._run(self.runner.run(delivery)))
+            except (_ConnectionLost, _ProtocolError) as error:
+                fail(error)
+            finally:
+                del lanes[partition]
+                settle()
+
+        def on_readable() -> None:
+            try:
+                while True:
+                    frame = connection.take()
+                    if frame is None:
+                        if connection.receive():
+                            continue
+                        break
+                    delivery = self._control(*frame)
+                    if delivery is None:
+                        continue
+                    lane = lanes.get(delivery.partition)
+                    if lane is not None:
+                        lane.append(delivery)
+                        continue
+                    lanes[delivery.partition] = [delivery]
+                    task = loop.create_task(run_lane(delivery.partition))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+            except (_ConnectionLost, _ProtocolError) as error:
+                fail(error)
+            settle()
+
+        def on_sigterm() -> None:
+            # Take what has arrived already, then finish.
+            self.terminated = True
+            on_readable()
+            loop.remove_reader(connection.sock)
+
+        if threading.current_thread() is threading.main_thread():
+            loop.add_signal_handler(signal.SIGTERM, on_sigterm)
+        if not await self._hooks(self.application._start_hooks):
+            return self._end(_EXIT_HOOK, "grape: a start hook failed")
+        if not self.terminated:
+            loop.add_reader(connection.sock, on_readable)
+            on_readable()
+        try:
+            await finished
+        finally:
+            loop.remove_reader(connection.sock)
+        stopped = await self._hooks(self.application._stop_hooks)
+        return self._leave(stopped)
+
+    async def _run(self, steps: Any) -> List[bytes]:
+        """Runs a delivery to its end on the event loop."""
+        try:
+            waiting = next(steps)
+            while True:
+                try:
+                    result = await waiting
+                except BaseException as error:
+                    waiting = steps.throw(error)
+                else:
+                    waiting = steps.send(result)
+        except StopIteration as stop:
+            return stop.value
+
+    async def _hooks(self, hooks: Sequence[Callable[..., Any]]) -> bool:
+        for hook in hooks:
+            try:
+                result = _call_hook(hook, self.runner)
+                if hasattr(result, "__await__"):
+                    await result
+            except Exception:
+                traceback.print_exc()
+                return False
+        return True
+
+    def _leave(self, stopped: bool) -> int:
+        """Says goodbye. Everything has been answered."""
+        self.over = True
+        sys.stdout.flush()
+        reason = "drained" if self.draining else "terminated"
+        self.connection.send_json(_GOODBYE, {"reason": reason})
+        return 0 if stopped else _EXIT_HOOK
+
+
+async def _await(waiting: Any) -> Any:
+    return await waiting
+
+
+def _call_hook(hook: Callable[..., Any], runner: _Runner) -> Any:
+    return hook(Context(runner, None)) if _takes_argument(hook) else hook()
+
+
+def _takes_argument(function: Callable[..., Any]) -> bool:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return any(parameter.kind in kinds for parameter in inspect.signature(function).parameters.values())
+
+
+def _parse_json(body: bytes, what: str) -> Dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise _ProtocolError(f"{what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise _ProtocolError(f"{what} is not a JSON object")
+    return value
+
+
+def _complain(message: str) -> None:
+    try:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # standard error may have gone with the node
+
+
+# MARK: Application
+
+
+def _is_asynchronous(handler: Callable[..., Any]) -> bool:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))
+
+
+def _with_own_context(handler: Handler) -> Handler:
+    """An asynchronous handler gets a context of its own, which is closed when it ends."""
+
+    async def call(event: Event, context: Context) -> Any:
+        own = context._fork()
+        try:
+            return await handler(event, own)
+        finally:
+            context._answered = own._answered
+            context._passed = own._passed
+            own._close()
+
+    return call
+
+
+class Application:
+    """The handlers of an application. Make one, register handlers with `on`, and call `run`."""
+
+    def __init__(self) -> None:
+        self.log = Log()
+        self._handlers: Dict[str, Handler] = {}
+        self._start_hooks: List[Callable[..., Any]] = []
+        self._stop_hooks: List[Callable[..., Any]] = []
+
+    def on(self, *names: str) -> Callable[[Handler], Handler]:
+        """Registers a handler for events of these names: `def handler(event, ctx)` or `async def`.
+
+        Synchronous handlers run on the main thread, one after the other. Asynchronous ones run on one event loop:
+        events of different partitions overlap, those of one partition follow each other. What a handler returns is
+        the reply to a caller that waits (bytes, str, or anything that JSON can express); None is no reply.
+        """
+        for name in names:
+            if not isinstance(name, str) or not name:
+                raise TypeError(f"on: the name of an event is a str that is not empty, not {name!r}; write @app.on(\"name\")")
+            if "@" in name:
+                raise ValueError(f"on: {name!r}: an application handles its own events; write the name without 'app@'")
+            if name in self._handlers:
+                raise ValueError(f"on: there is a handler for {name!r} already")
+        if not names:
+            raise TypeError("on: the name of the event is missing; write @app.on(\"name\")")
+
+        def register(handler: Handler) -> Handler:
+            try:
+                inspect.signature(handler).bind(None, None)
+            except TypeError as error:
+                raise TypeError(f"on: a handler takes two arguments, the event and the context: {error}") from None
+            except ValueError:
+                pass  # a callable that does not tell its signature
+            for name in names:
+                self._handlers[name] = handler
+            return handler
+
+        return register
+
+    def on_start(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Registers a function, plain or async, to run once before the first event. It may take a Context, for its
+        `config` and `log`. If it raises, the worker ends with status 1."""
+        self._start_hooks.append(hook)
+        return hook
+
+    def on_stop(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Registers a function, plain or async, to run after the last event of an orderly stop. It may take a
+        Context, for its `config` and `log`."""
+        self._stop_hooks.append(hook)
+        return hook
+
+    def run(self) -> None:
+        """Runs the worker until the node ends it, and exits the process. Only a node can start it."""
+        if not os.environ.get("GRAPE_SOCKET"):
+            _complain(
+                "This is a worker of a Grape application: a node starts it, it cannot run on its own "
+                "(GRAPE_SOCKET is not set).\n"
+                "  run the application:     grape deploy FOLDER\n"
+                "  send it an event:        grape exec APP@EVENT --data '...'\n"
+                "  test handlers directly:  grape.TestRun(app).send(\"event\", b\"value\")"
+            )
+            sys.exit(_EXIT_USAGE)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(line_buffering=True)
+        sys.exit(_Worker(self).run())
+
+    def _asynchronous(self) -> bool:
+        return any(map(_is_asynchronous, self._handlers.values()))
+
+    def _callables(self) -> Dict[str, Handler]:
+        return {
+            name: _with_own_context(handler) if _is_asynchronous(handler) else handler
+            for name, handler in self._handlers.items()
+        }
+
+
+# MARK: Testing handlers without a node
+
+
+class Emitted:
+    """An event that a handler emitted during a test."""
+
+    __slots__ = ("name", "topic", "partition", "key", "value", "headers", "detached")
+
+    def __init__(self, topic: str, partition: int, key: Optional[bytes], value: bytes, info: _Info, detached: bool) -> None:
+        self.name = info.name
+        self.topic = topic
+        self.partition = partition
+        self.key = key
+        self.value = value
+        self.headers = info.headers
+        self.detached = detached
+
+    @property
+    def text(self) -> str:
+        return self.value.decode("utf-8")
+
+    def json(self) -> Any:
+        return json.loads(self.value)
+
+    def __repr__(self) -> str:
+        return f"<Emitted {self.name} key={self.key!r} value={self.value!r}>"
+
+
+class TestOutcome:
+    """What became of an event sent with `TestRun.send`.
+
+    `emitted`: the events it emitted. `replies`: the values the caller got, in order (None: an empty reply);
+    `reply`: the last of them. `verdict`: "ok", "rejected", "retry", "expired" or "failed"; `error`: the message if
+    it is not "ok", else None; `code`: that of Reject; `delay`: that of Retry, in seconds.
+    """
+
+    __test__ = False  # not a test case, whatever a collector makes of the name
+
+    def __init__(self) -> None:
+        self.emitted: List[Emitted] = []
+        self.replies: List[Optional[bytes]] = []
+        self.verdict = "ok"
+        self.error: Optional[str] = None
+        self.code = 0
+        self.delay = 0.0
+
+    @property
+    def reply(self) -> Optional[bytes]:
+        return self.replies[-1] if self.replies else None
+
+    def __repr__(self) -> str:
+        return f"<TestOutcome {self.verdict} {self.error or ''} emitted={self.emitted!r} replies={self.replies!r}>"
+
+
+class _AnyRoute(dict):
+    """Lets a test emit any name: each is an event of a topic of one partition."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = (_Route("test.events", name, 1),)
+        return self[name]
+
+
+class TestRun:
+    """Runs an application's handlers in this process, for unit tests:
+
+        run = TestRun(app, routes=["counted"])
+        outcome = run.send("parsed", b"value", key="k")
+        assert outcome.emitted[0].name == "counted"
+
+    Events go through the same code as in a worker. `routes` lists the names that may be emitted (any, if it is
+    None), or maps names to destinations as WELCOME of the protocol does. Start hooks run when the first event is
+    sent, stop hooks in `close`, which a `with` statement calls.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self,
+        app: Application,
+        routes: Union[None, Iterable[str], Mapping[str, Sequence[Mapping[str, Any]]]] = None,
+        config: Optional[Mapping[str, Any]] = None,
+        name: str = "test",
+        max_event: int = 8 << 20,
+        max_hops: int = 64,
+    ) -> None:
+        table: Mapping[str, Any] = {}
+        if isinstance(routes, Mapping):
+            table = routes
+        elif routes is not None:
+            table = {signal: [{"topic": "test.events", "event": signal, "partitions": 1}] for signal in routes}
+        welcome = {
+            "app": name,
+            "worker": name + "-1",
+            "version": "test",
+            "slots": list(app._handlers),
+            "config": dict(config or {}),
+            "routes": table,
+            "maxEvent": max_event,
+            "maxHops": max_hops,
+        }
+        self._app = app
+        self._worker = _Worker(app)
+        self._runner = self._worker.runner = _Runner(app._callables(), welcome, app.log)
+        if routes is None:
+            self._runner._routes = _AnyRoute()
+        self._offset = 0
+        self._started = False
+
+    def __enter__(self) -> "TestRun":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Runs the stop hooks."""
+        if self._started:
+            self._started = False
+            self._hooks(self._app._stop_hooks)
+        if self._worker._loop is not None:
+            self._worker._loop.close()
+            self._worker._loop = None
+
+    def send(
+        self,
+        name: str,
+        value: Any = b"",
+        key: Key = None,
+        headers: Optional[Headers] = None,
+        wanted: bool = True,
+        deadline: Optional[int] = None,
+        attempt: int = 1,
+        hops: int = 0,
+    ) -> TestOutcome:
+        """Handles one event and tells what it did. `wanted`: whether a caller waits for a reply."""
+        if name not in self._app._handlers:
+            known = ", ".join(sorted(self._app._handlers)) or "none"
+            raise ValueError(f"send {name!r}: the application has no handler for it; it has: {known}")
+        if not self._started:
+            self._started = True
+            self._hooks(self._app._start_hooks)
+        fields = [_header(b"g.e", name.encode("utf-8"))]
+        if hops:
+            fields.append(_header(b"g.h", bytes((hops,))))
+        if deadline is not None:
+            fields.append(_header(b"g.d", struct.pack(">q", deadline)))
+        if wanted:
+            fields.append(_header(b"g.r", bytes(16) + struct.pack(">i", 0) + b"_grape.replies.test"))
+        fields.extend(_header(text.encode("utf-8"), field) for text, field in _own_headers(headers))
+        offset = self._offset
+        self._offset += 1
+        batch = _batch(_record(0, _key_to_bytes(key), _to_bytes(value), fields), 1, _now(), offset)
+        delivery = _Delivery(1, _DELIVER.pack(0, attempt, offset, offset + 1, 0) + batch)
+        return self._outcome(b"".join(self._worker._drive(self._runner.run(delivery))), wanted)
+
+    def _hooks(self, hooks: Sequence[Callable[..., Any]]) -> None:
+        for hook in hooks:
+            result = _call_hook(hook, self._runner)
+            if hasattr(result, "__await__"):
+                self._worker._complete(result)
+
+    def _outcome(self, body: bytes, wanted: bool) -> TestOutcome:
+        outcome = TestOutcome()
+        _, count = _RESULT.unpack_from(body)
+        at = _RESULT.size
+        for _ in range(count):
+            _, verdict, _, _, code, delay, size = _VERDICT.unpack_from(body, at)
+            at += _VERDICT.size
+            outcome.verdict = _VERDICT_NAMES[verdict]
+            outcome.code = code
+            outcome.delay = delay / 1000
+            outcome.error = body[at : at + size].decode("utf-8")
+            at += size
+        at += 2 + _TALLY.size * int.from_bytes(body[at : at + 2], "big")
+        outputs = int.from_bytes(body[at : at + 4], "big")
+        at += 4
+        for _ in range(outputs):
+            size = int.from_bytes(body[at : at + 2], "big")
+            topic = body[at + 2 : at + 2 + size].decode("utf-8")
+            at += 2 + size
+            partition, size = _OUTPUT.unpack_from(body, at)
+            at += _OUTPUT.size
+            for key, value, raw in _records(body[at : at + size]):
+                if topic == "_grape.replies.test":
+                    outcome.replies.append(value)
+                else:
+                    info = _Info(raw)
+                    detached = wanted and info.reply is None
+                    outcome.emitted.append(Emitted(topic, partition, key, value or b"", info, detached))
+            at += size
+        return outcome
+
+
+def _records(batch: bytes) -> Iterable[Tuple[Optional[bytes], Optional[bytes], bytes]]:
+    """Key, value and raw headers of the records of a batch that is not compressed."""
+    (count,) = struct.unpack_from(">i", batch, 57)
+    at = _BATCH_SIZE
+    for _ in range(count):
+        size, at = _read_varint(batch, at)
+        end = at + (size >> 1)
+        _, at = _read_varint(batch, at + 1)
+        _, at = _read_varint(batch, at)
+        key, at = _read_bytes(batch, at)
+        value, at = _read_bytes(batch, at)
+        yield key, value, batch[at:end]
+        at = end
