@@ -228,12 +228,15 @@ def _read_bytes(data: bytes, at: int) -> Tuple[Optional[bytes], int]:
     return data[at:end], end
 
 
+_WORDS = [struct.Struct(f"<{words}I") for words in range(33)]
+
+
 def _murmur2(data: bytes) -> int:
     """Kafka's murmur2: 32 bits, seed 0x9747b28c."""
     size = len(data)
     words = size >> 2
     h = 0x9747B28C ^ size
-    for k in struct.unpack_from(f"<{words}I", data):
+    for k in _WORDS[words].unpack_from(data) if words < 33 else struct.unpack_from(f"<{words}I", data):
         k = k * 0x5BD1E995 & 0xFFFFFFFF
         h = (h * 0x5BD1E995 & 0xFFFFFFFF) ^ ((k ^ k >> 24) * 0x5BD1E995 & 0xFFFFFFFF)
     rest = size & 3
@@ -534,21 +537,102 @@ class _Reply:
         self.final = final
 
 
+class _Keys(dict):
+    """The destinations of one name at one hop count: key, as the handler gave it, to a destination.
+
+    A destination is `(append, key, headers, fixed)`: what takes an item (see `_Outputs`), the key and the headers
+    as they stand in a record, and how much they add to the record's size. Missing ones are made on the fly. A name
+    with several destinations has an `append` that hands each of them its own item.
+    """
+
+    __slots__ = ("name", "outs", "max_event", "routes")
+
+    def __init__(self, name: str, hops: int, routes: Tuple["_Route", ...], outs: "_Outputs", max_event: int) -> None:
+        super().__init__()
+        self.name = name
+        self.outs = outs
+        self.max_event = max_event
+        hop_header = _header(b"g.h", bytes((hops + 1,)))
+        # Per route: topic, number of partitions, the headers every event has, the same with their count in front,
+        # and the lists of the partitions used so far.
+        self.routes: List[Tuple[str, int, bytes, bytes, Dict[int, List[tuple]]]] = [
+            (route.topic, route.partitions, route.event_header + hop_header, b"\4" + route.event_header + hop_header, {})
+            for route in routes
+        ]
+
+    def __missing__(self, key: Key) -> tuple:
+        record_key = _key_to_bytes(key)
+        found, beside = self.destinations(record_key, ())
+        if len(found) == 1:
+            destination = found[0]
+        else:
+
+            def fan(item: tuple) -> None:
+                _, value, offset = item
+                for one in found:
+                    one[0]((one, value, offset))
+
+            destination = (fan, b"", b"", 0)
+        if beside + _SMALL_VALUE > self.max_event:
+            # The table is for small values, but here even one of those may be too large.
+            def check_first(item: tuple) -> None:
+                self.check(beside + len(item[1]))
+                for one in found:
+                    one[0]((one, item[1], item[2]))
+
+            destination = (check_first, b"", b"", 0)
+        if record_key is None or len(record_key) <= _LONGEST_KEY_CACHED:
+            if len(self) >= _KEYS_CACHED:
+                self.clear()
+            self[key] = destination
+        return destination
+
+    def destinations(self, key: Optional[bytes], travelling: Sequence[bytes]) -> Tuple[List[tuple], int]:
+        """One destination per route, and the largest size of key and headers."""
+        if key is None:
+            key_field = _NULL
+            place = self.outs.turn
+        else:
+            size = len(key)
+            key_field = (_VARINTS[size] if size < _BATCH_RECORDS else _varint(size)) + key
+            place = _murmur2(key) & 0x7FFFFFFF
+        beside = 0
+        found = []
+        for topic, partitions, always, fields, lists in self.routes:
+            if travelling:
+                fields = b"".join((_length(2 + len(travelling)), always, *travelling))
+            partition = place % partitions
+            items = lists.get(partition)
+            if items is None:
+                items = lists[partition] = self.outs.items(topic, partition)
+            fixed = len(key_field) + len(fields)
+            found.append((items.append, key_field, fields, fixed))
+            if fixed > beside:
+                beside = fixed
+        return found, beside
+
+    def check(self, size: int) -> None:
+        if size > self.max_event:
+            raise TooLarge(
+                f"emit {self.name!r}: key, value and headers are {size:,} bytes; the limit is {self.max_event:,}"
+            )
+
+
+
 class _Outputs:
     """What the handlers of one delivery emit and reply, gathered per topic and partition.
 
     An emitted event is an item `(destination, value, offset)`: `offset` is that of the event whose handler emitted
-    it, so that the items of a handler that fails can be taken back from the ends of the lists. A destination is
-    `(append, key, headers, fixed)`: the list's `append`, the key and the headers as they stand in a record, and
-    what they add to the record's size. Destinations are kept per hop count, name and key, so the common `emit` is
-    two look-ups and an append. The object outlives its delivery; `clear` makes it ready for the next.
+    it, so that the items of a handler that fails can be taken back from the ends of the lists. Destinations are kept
+    per hop count, name and key, so the common `emit` is two look-ups and an append. The object outlives its
+    delivery; `clear` makes it ready for the next.
     """
 
     __slots__ = ("lists", "fast", "replies", "turn", "large")
 
     def __init__(self) -> None:
         self.lists: Dict[Tuple[str, int], List[tuple]] = {}
-        self.fast: Dict[int, Dict[str, Dict[Key, tuple]]] = {}
+        self.fast: Dict[int, Dict[str, _Keys]] = {}
         self.replies: List[_Reply] = []
         # Events without key go to one partition per delivery: few large batches, and still spread.
         self.turn = random.randrange(1 << 16)
@@ -571,6 +655,13 @@ class _Outputs:
         if items is None:
             items = self.lists[(topic, partition)] = []
         return items
+
+    def keys_for(self, hops: int, name: str, routes: Tuple[_Route, ...], max_event: int) -> _Keys:
+        names = self.fast.setdefault(hops, {})
+        keys = names.get(name)
+        if keys is None:
+            keys = names[name] = _Keys(name, hops, routes, self, max_event)
+        return keys
 
     def take_back(self, offset: int) -> None:
         """Drops what the handler of the event at `offset` emitted, and its final reply."""
@@ -639,7 +730,7 @@ class _Outputs:
         return count, parts
 
 
-_NOTHING: Dict[str, Dict[Key, tuple]] = {}
+_NOTHING: Dict[str, _Keys] = {}
 
 
 # MARK: Context
@@ -675,7 +766,9 @@ class Context:
         Raises RouteError (the name is not listed), TooLarge (key, value and headers exceed the node's limit),
         TypeError or ValueError (a key, value or header of the wrong kind) and HopLimitExceeded.
         """
-        if headers is None and type(value) is bytes and len(value) <= _SMALL_VALUE:
+        if type(value) is not bytes:
+            value = _to_bytes(value)
+        if headers is None and len(value) <= _SMALL_VALUE:
             try:
                 destination = self._fast[name][key]
             except (KeyError, TypeError):
@@ -685,8 +778,8 @@ class Context:
                 return
         self._emit(name, value, key, headers, detached)
 
-    def _emit(self, name: str, value: Any, key: Key, headers: Optional[Headers], detached: bool) -> None:
-        """The careful way, which also fills the table that the fast one uses."""
+    def _emit(self, name: str, value: bytes, key: Key, headers: Optional[Headers], detached: bool) -> None:
+        """The careful way: whatever has not been seen before, is large, or takes something along."""
         if not self._open:
             raise RuntimeError("emit: the handler that this context belongs to has ended")
         runner = self._runner
@@ -700,11 +793,13 @@ class Context:
                 f"emit {name!r}: the event has passed through {info.hops} handlers, as many as are allowed: "
                 "most likely a loop"
             )
-        data = _to_bytes(value)
-        record_key = _key_to_bytes(key)
-        key_field = _NULL if record_key is None else _length(len(record_key)) + record_key
+        keys = outs.keys_for(info.hops, name, routes, runner.max_event)
+        if headers is None and info.plain and len(value) <= _SMALL_VALUE:
+            destination = keys[key]
+            destination[0]((destination, value, self._offset))
+            return
 
-        travelling: List[bytes] = [_header(b"g.h", bytes((info.hops + 1,)))]
+        travelling: List[bytes] = []
         carries = False
         if not detached:
             if info.deadline_header is not None:
@@ -716,39 +811,14 @@ class Context:
         if info.trace_header is not None and not any(text == "traceparent" for text, _ in own):
             travelling.append(info.trace_header)
         travelling.extend(_header(text.encode("utf-8"), field) for text, field in own)
-
-        # A table of destinations holds only what depends on nothing but hop count, name and key.
-        keep = (
-            headers is None
-            and info.plain
-            and len(routes) == 1
-            and (record_key is None or len(record_key) <= _LONGEST_KEY_CACHED)
-        )
-        destinations = []
-        for route in routes:
-            fields = b"".join((_length(1 + len(travelling)), route.event_header, *travelling))
-            if len(data) + len(record_key or b"") + len(fields) > runner.max_event:
-                raise TooLarge(
-                    f"emit {name!r}: key, value and headers are {len(data) + len(record_key or b'') + len(fields):,} "
-                    f"bytes; the limit is {runner.max_event:,}"
-                )
-            if record_key is None:
-                partition = outs.turn % route.partitions
-            else:
-                partition = _partition_of(record_key, route.partitions)
-            append = outs.items(route.topic, partition).append
-            destinations.append((append, key_field, fields, len(key_field) + len(fields)))
+        destinations, beside = keys.destinations(_key_to_bytes(key), travelling)
+        keys.check(beside + len(value))
         for destination in destinations:
-            destination[0]((destination, data, self._offset))
-            if len(data) > _SMALL_VALUE:
-                outs.large += len(data)
+            destination[0]((destination, value, self._offset))
+            if len(value) > _SMALL_VALUE:
+                outs.large += len(value)
         if carries and destinations:
             self._passed = True
-        if keep and len(destinations[0][2]) + _LONGEST_KEY_CACHED + _SMALL_VALUE <= runner.max_event:
-            keys = self._fast.setdefault(name, {})
-            if len(keys) >= _KEYS_CACHED:
-                keys.clear()
-            keys[key] = destinations[0]
 
     def reply(self, data: Any = None, final: bool = True) -> bool:
         """Answers the caller that waits for this event. Says whether there is one; without one it does nothing.
@@ -782,9 +852,9 @@ class Context:
 
     def _fork(self) -> "Context":
         """A context of its own for one asynchronous handler, so that a task it leaves behind cannot emit for others."""
-        other = Context.__new__(Context)
-        for name in Context.__slots__:
-            setattr(other, name, getattr(self, name))
+        other = Context(self._runner, self._outs, self._offset)
+        other._fast = self._fast
+        other._info = self._info
         return other
 
     def _close(self) -> None:
@@ -1209,7 +1279,9 @@ def _judge(error: BaseException, event: Event) -> Tuple[int, int, int, str, int]
         return _REJECTED, error.code, 0, error.message, _STATUS_HANDLER_ERROR
     if isinstance(error, Retry):
         return _RETRY, 0, round(error.delay * 1000), error.message, _STATUS_HANDLER_ERROR
-    own = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    own = error.__traceback__
+    while own is not None and own.tb_next is not None and _of_sdk(own):
+        own = own.tb_next
     report = "".join(traceback.format_exception(type(error), error, own))
     try:
         sys.stderr.write(f"handler of {event!r} failed\n{report}")
@@ -1219,6 +1291,15 @@ def _judge(error: BaseException, event: Event) -> Tuple[int, int, int, str, int]
     text = str(error)
     name = type(error).__name__
     return _FAILED, 0, 0, f"{name}: {text}" if text else name, _STATUS_HANDLER_ERROR
+
+
+def _of_sdk(step: Any) -> bool:
+    """Whether a traceback's step is in this file or in asyncio: of no interest to a handler's author."""
+    file = step.tb_frame.f_code.co_filename
+    return file == __file__ or os.path.dirname(file) == _ASYNCIO
+
+
+_ASYNCIO = os.path.dirname(asyncio.__file__)
 
 
 # MARK: Logging
