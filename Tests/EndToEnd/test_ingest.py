@@ -152,13 +152,12 @@ class Tail(EndToEnd):
         self.node.deploy(self.python_app("sink", SINK, ["row", "other"]))
 
     def test_from_the_beginning_an_offset_and_a_time(self):
+        middle = time.time() - 5
         with self.node.client() as client:
-            for number in range(10):
-                client.exec("sink@row", b"early-%d" % number, key=b"k")
-            time.sleep(0.05)  # so that the two halves have different times of day
-            middle = time.time()
-            for number in range(5):
-                client.exec("sink@other", b"late-%d" % number, key=b"k")
+            for name, event, count, moment in (("early", b"row", 10, middle - 5), ("late", b"other", 5, middle + 5)):
+                for number in range(count):
+                    value = f"{name}-{number}".encode()
+                    client.append("sink", [wire.Record(value, b"k", [("g.e", event)], int(moment * 1000))])
         partition = wire.partition_of(b"k", 4)
 
         def tail(*options):
