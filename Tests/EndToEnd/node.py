@@ -153,7 +153,7 @@ class Node:
 
     @property
     def socket(self) -> str:
-        return os.fspath(self.data / "grape.sock")
+        return os.fspath(self.data / "node.sock")
 
     def client(self, **options: Any) -> Client:
         return Client(self.socket, **options)
