@@ -59,7 +59,7 @@ public final class Client: Sendable {
   /// Sends one event and waits for the final reply of its chain of handlers. Earlier replies are left out: `replies` brings them.
   public func call(
     _ event: OutgoingEvent, durability: AckDurability = .applicationDefault, timeout: Duration? = nil
-  ) async throws -> Reply {
+  ) async throws -> CallReply {
     let timeout = timeout ?? configuration.timeout
     let id = loop.nextID()
     let frame = blockingExec(event, id: id, durability: durability, timeout: timeout)

@@ -27,8 +27,8 @@ extension NodeConnection {
   /// last one. A reply with another status than ok is returned as it is.
   public func call(
     _ event: OutgoingEvent, durability: AckDurability = .applicationDefault, timeout: Duration = .seconds(30),
-    progress: (Reply) throws -> Void = { _ in }
-  ) throws -> Reply {
+    progress: (CallReply) throws -> Void = { _ in }
+  ) throws -> CallReply {
     let id = nextID()
     // The node keeps the time; the grace lets its answer arrive, which knows whether the handler ran.
     let deadline = ContinuousClock.now + timeout + .seconds(2)

@@ -26,7 +26,7 @@ public struct Receipt: Sendable, Hashable {
 }
 
 /// An answer of a handler (or of the node in its place).
-public struct Reply: Sendable {
+public struct CallReply: Sendable {
   public var status: Status
   public var ran: Ran
   /// The handler's own code.
@@ -116,7 +116,7 @@ extension ReceivedFrame {
   }
 
   /// The body of a REPLY.
-  public func reply() throws(ClientError) -> Reply {
+  public func reply() throws(ClientError) -> CallReply {
     guard type == .reply else { throw unexpected("REPLY") }
     return try parse("REPLY") { (reader) throws(WireError) in
       let status = Status(rawValue: try reader.u16())
@@ -126,7 +126,7 @@ extension ReceivedFrame {
       let message = try reader.string16()
       let value = try reader.bytes32()
       let slice = body[(reader.position - (value?.count ?? 0))..<reader.position]
-      return Reply(status: status, ran: ran, code: code, message: message, value: slice, isFinal: flags & 1 != 0)
+      return CallReply(status: status, ran: ran, code: code, message: message, value: slice, isFinal: flags & 1 != 0)
     }
   }
 

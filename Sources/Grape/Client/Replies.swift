@@ -4,7 +4,7 @@ internal import Synchronization
 
 /// The replies to a blocking event as they come: `Client.replies`.
 public struct Replies: AsyncSequence, Sendable {
-  public typealias Element = Reply
+  public typealias Element = CallReply
 
   let loop: ClientLoop
   let timeout: Duration
@@ -28,7 +28,7 @@ public struct Replies: AsyncSequence, Sendable {
     init(_ replies: Replies) { self.replies = replies }
 
     /// The next reply; nil after the final one.
-    public mutating func next() async throws -> Reply? {
+    public mutating func next() async throws -> CallReply? {
       if call == nil { call = ReplyCall(replies) }
       guard let call, let answer = try await call.next() else { return nil }
       let reply = try answer.reply()
