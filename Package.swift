@@ -69,8 +69,10 @@ let package = Package(
       dependencies: [
         "GrapeEngine", "GrapeWorkers", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeReactor",
         "GrapeCore", "GrapeWire", "CGrapeLinux", "CGrapeResources",
+        .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ]),
     .executableTarget(
       name: "GrapeCLI",

@@ -1,4 +1,5 @@
 internal import CGrapeLinux
+internal import Crypto
 internal import GrapeCore
 internal import GrapeLog
 internal import GrapePackages
@@ -45,6 +46,7 @@ actor Deployer {
     var bytes: Int
     var received = 0
     var sha256: String
+    var hash = SHA256()
     var begunAt: Int64
   }
 
@@ -140,12 +142,12 @@ actor Deployer {
   }
 
   /// The unpacked package of an entry: as it lies on the disk, else made anew from the registry.
-  private func unpack(_ entry: Entry) async throws(NodeError) -> PackageArchive.Unpacked {
+  private func unpack(_ entry: Entry) async throws(NodeError) -> (package: Package, folder: String) {
     let folder = store + "/" + entry.version
     do throws(PackageError) {
       if Files.exists(folder) {
         let package = try Package.load(folder: folder)
-        if package.version == entry.version { return .init(package: package, folder: folder) }
+        if package.version == entry.version { return (package, folder) }
         throw PackageError(
           .changed, "\(folder) does not hold what was deployed; remove the folder, it will be made anew from the log")
       }
@@ -163,7 +165,8 @@ actor Deployer {
     }
     do throws(PackageError) {
       let archive = (0..<entry.pieces).flatMap { pieces[$0] ?? [] }
-      return try PackageArchive.unpack(.bytes(archive), into: store, expecting: entry.version)
+      let unpacked = try PackageArchive.unpack(.bytes(archive), into: store, expecting: entry.version)
+      return (unpacked.package, unpacked.folder)
     } catch {
       throw NodeError("package of \(entry.app): \(error)")
     }
@@ -203,6 +206,7 @@ actor Deployer {
     do throws(NodeError) { try Files.append(bytes.unsafeBytes, to: file, path: upload.path) } catch {
       throw StatusError(.unavailable, error.message)
     }
+    upload.hash.update(bufferPointer: bytes.unsafeBytes)
     upload.received += bytes.count
     uploads[id] = upload
     return upload.received
@@ -215,7 +219,7 @@ actor Deployer {
       throw StatusError(.badRequest, "\(upload.received) of \(upload.bytes) bytes have come")
     }
     do throws(PackageError) {
-      let digest = try PackageArchive.digest(of: upload.path)
+      let digest = upload.hash.finalize().map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
       guard digest == upload.sha256 else {
         throw PackageError(.changed, "the archive's SHA-256 is \(digest), \(upload.sha256) was announced")
       }

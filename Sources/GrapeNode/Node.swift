@@ -1,12 +1,13 @@
 internal import CGrapeLinux
 internal import GrapeCommitLog
-public import GrapeCore
+internal import GrapeCore
 internal import GrapeEngine
 internal import GrapeLog
 internal import GrapeReactor
 internal import Glibc
 internal import Logging
 internal import ServiceLifecycle
+internal import UnixSignals
 
 /// A node: the embedded log, the engines of the deployed applications and the socket that leads to them, put together.
 public enum Node {
@@ -99,8 +100,13 @@ struct NodeService: Service {
     } catch {
       throw NodeError("the log in \(configuration.dataDirectory) cannot be opened: \(error.message)")
     }
-    if let cut = report.cut {
-      logger.warning("log tail cut", metadata: ["cut": "\(cut)"])
+    for cut in report.cuts {
+      logger.warning(
+        "the log's torn tail was cut off; nothing acknowledged as on disk was in it",
+        metadata: [
+          "file": "\(cut.file)", "position": "\(cut.position)", "bytes": "\(cut.bytes)", "reason": "\(cut.reason)",
+          "copy": "\(cut.copy)",
+        ])
     }
     return log
   }

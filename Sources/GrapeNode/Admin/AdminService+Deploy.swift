@@ -1,4 +1,5 @@
 internal import GrapeCore
+internal import GrapePackages
 internal import GrapeReactor
 internal import GrapeWire
 

@@ -4,6 +4,7 @@ internal import GrapeEngine
 internal import GrapeLog
 internal import GrapeReactor
 internal import GrapeWire
+internal import Glibc
 
 /// The operations of docs/admin.md. Lives on the reactor's thread; what takes long runs elsewhere and comes back.
 final class AdminService {
@@ -48,7 +49,7 @@ final class AdminService {
       case "deploy.finish": try finishUpload(request, respond)
       case "topology": respond(.success(topology))
       case "stats": respond(.success(statistics))
-      case "log.topics": inBackground(respond) { [log = core.gate.log] in try await Self.topics(log) }
+      case "log.topics": inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in try await Self.topics(log) }
       case "log.offsets": try offsets(request, respond)
       default: throw StatusError(.badRequest, "there is no operation \"\(operation)\"; docs/admin.md lists them")
       }

@@ -65,7 +65,7 @@ final class ClientSession {
   }
 
   private func received(_ header: FrameHeader, _ body: ByteSlice) {
-    do {
+    do throws(WireError) {
       switch header.type {
       case .exec: try exec(header.id, body)
       case .append: try append(header.id, body)
@@ -75,10 +75,8 @@ final class ClientSession {
       case .goodbye: connection.closeWhenSent("goodbye")
       default: connection.violation("a frame of type \(header.type) is not for clients to send")
       }
-    } catch let error as WireError {
-      connection.violation("\(header.type) frame: \(error.message)")
     } catch {
-      connection.violation("\(header.type) frame: \(error)")
+      connection.violation("\(header.type) frame: \(error.message)")
     }
     holdBack()
   }
