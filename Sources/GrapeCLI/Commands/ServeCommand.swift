@@ -1,0 +1,113 @@
+import ArgumentParser
+import Glibc
+import Logging
+
+/// What `grape serve` was asked to run.
+struct ServeSettings: Sendable {
+  var dataDirectory: String
+  var socketPath: String
+  var name: String
+  /// Bytes of one segment of the log.
+  var segmentSize: Int
+  var logger: Logger
+}
+
+/// `grape serve`
+struct ServeCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "serve",
+    abstract: "Run a node.",
+    discussion: """
+      The node keeps everything in its data directory, and listens at a Unix socket that only its user may open. Ctrl-C
+      and SIGTERM stop it in order: workers finish what they hold. Its log goes to standard error.
+
+      EXAMPLES
+        grape serve
+        grape serve --data ./node --log-level debug
+        grape serve --data /srv/grape --name n1 --json
+      """)
+
+  @Option(
+    help: ArgumentHelp(
+      "The data directory, created if need be. Default: $XDG_DATA_HOME/grape or ~/.local/share/grape.",
+      valueName: "folder"))
+  var data: String?
+
+  @Option(help: ArgumentHelp("The socket to listen at. Default: node.sock in the data directory.", valueName: "path"))
+  var socket: String?
+
+  @Option(help: ArgumentHelp("The node's name. Default: the host's.", valueName: "name"), transform: parseNodeName)
+  var name: String?
+
+  @Option(
+    help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "level"),
+    transform: parseLogLevel)
+  var logLevel: Logger.Level = .info
+
+  @Option(help: ArgumentHelp("Bytes of one segment of the log.", valueName: "bytes"), transform: parseSegmentSize)
+  var segmentSize: Int = 256 << 20
+
+  @Flag(help: "Write the node's log as JSON lines.")
+  var json = false
+
+  func run() async throws {
+    try await reportingAsync(json: false) {
+      let data = absolute(data ?? NodeLocation.defaultDataDirectory)
+      let socketPath = absolute(socket ?? data + "/node.sock")
+      guard socketPath.utf8.count <= 107 else {
+        throw CommandFailure(
+          .usage, "a socket's path has at most 107 bytes, \(socketPath) has \(socketPath.utf8.count): use --socket")
+      }
+      let asJSON = json
+      LoggingSystem.bootstrap { _ in LineLogHandler(json: asJSON) }
+      var logger = Logger(label: "grape")
+      logger.logLevel = logLevel
+      try await runNode(
+        ServeSettings(
+          dataDirectory: data, socketPath: socketPath, name: name ?? hostName(), segmentSize: segmentSize,
+          logger: logger))
+    }
+  }
+}
+
+/// A path from the root, so that a change of folder does not change its meaning.
+private func absolute(_ path: String) -> String {
+  if path.hasPrefix("/") { return path }
+  guard let current = getcwd(nil, 0) else { return path }
+  defer { free(current) }
+  return String(cString: current) + "/" + path
+}
+
+/// The host's name as a node's, with what a node's name cannot have replaced.
+private func hostName() -> String {
+  var buffer = [CChar](repeating: 0, count: 256)
+  guard gethostname(&buffer, 255) == 0 else { return "node" }
+  let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  let name = text.lowercased().prefix { $0 != "." }.map { isNodeNameCharacter($0) ? $0 : "-" }
+  let trimmed = String(name.drop { $0 == "-" }.prefix(63))
+  return trimmed.isEmpty ? "node" : trimmed
+}
+
+private func isNodeNameCharacter(_ character: Character) -> Bool {
+  ("a"..."z").contains(character) || ("0"..."9").contains(character) || character == "-"
+}
+
+private func parseNodeName(_ text: String) throws -> String {
+  guard let first = text.first, first != "-", text.count <= 63, text.allSatisfy({ isNodeNameCharacter($0) }) else {
+    throw ValidationError("a node's name is 1 to 63 of a-z, 0-9 and -, not beginning with -")
+  }
+  return text
+}
+
+private func parseLogLevel(_ text: String) throws -> Logger.Level {
+  guard let level = Logger.Level(rawValue: text) else {
+    throw ValidationError("a level is trace, debug, info, notice, warning, error or critical")
+  }
+  return level
+}
+
+private func parseSegmentSize(_ text: String) throws -> Int {
+  let size = try parseCount(text)
+  guard (1 << 20...8 << 30).contains(size) else { throw ValidationError("a segment has 1MiB to 8GiB") }
+  return size
+}

@@ -1,0 +1,126 @@
+import ArgumentParser
+import Glibc
+import Grape
+import GrapeCore
+
+/// `grape stats`
+struct StatsCommand: NodeCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "stats",
+    abstract: "Show rates, lag, latencies and workers, per application and slot.",
+    discussion: """
+      RATE is events per second over the last ten seconds; LAG the events not yet processed, OLDEST the age of the oldest of
+      them; latencies are from the append of an event to the commit of its result. With --watch and --json there is one
+      object a line.
+
+      EXAMPLES
+        grape stats
+        grape stats --watch
+        grape stats --wait-idle --timeout 5m
+        grape stats --json
+      """)
+
+  @Flag(help: "Redraw every second, with rates since the last drawing.") var watch = false
+  @Flag(help: "Wait until every running application has processed all its events.") var waitIdle = false
+  @Option(
+    help: ArgumentHelp("With --wait-idle: how long at most (default 1h).", valueName: "duration"),
+    transform: parseTimeout)
+  var timeout: Duration?
+  @Option(
+    help: ArgumentHelp("Only this application; may be given several times.", valueName: "name"), transform: parseAppName
+  )
+  var app: [String] = []
+  @OptionGroup var options: NodeOptions
+
+  func validate() throws {
+    if watch, waitIdle { throw ValidationError("--watch and --wait-idle do not go together") }
+    if timeout != nil, !waitIdle { throw ValidationError("--timeout goes with --wait-idle") }
+  }
+
+  func execute(_ node: NodeConnection) throws {
+    if waitIdle { try IdleWait(node, apps: app, timeout: timeout ?? .seconds(3600)).run() }
+    guard watch else {
+      let stats = try read(node)
+      return show(stats) { StatsReport($0, before: nil).lines }
+    }
+    var before: JSONValue?
+    while true {
+      let stats = try read(node)
+      if options.json {
+        Output.line(stats.text)
+      } else {
+        // Home, then each line cleared to its end, then what is below: no flicker, as a cleared screen would.
+        if Output.isTerminal { Output.write("\u{1b}[H") }
+        for line in StatsReport(stats, before: before).lines {
+          Output.line(Output.isTerminal ? line + "\u{1b}[K" : line)
+        }
+        if Output.isTerminal { Output.write("\u{1b}[J") } else { Output.line("") }
+      }
+      try Output.flush()
+      before = stats
+      try node.pause(until: ContinuousClock.now + .seconds(1))
+    }
+  }
+
+  private func read(_ node: NodeConnection) throws -> JSONValue {
+    let stats = try node.ask("stats")
+    guard !app.isEmpty else { return stats }
+    let all = stats["apps"]?.array ?? []
+    for name in app where !all.contains(where: { $0["name"]?.string == name }) {
+      throw StatusError(.noSuchApp, "no application `\(name)` is deployed; `grape app list` lists them")
+    }
+    let kept = all.filter { app.contains($0["name"]?.string ?? "") }
+    return .object((stats.object ?? []).map { $0.name == "apps" ? .init("apps", .array(kept)) : $0 })
+  }
+}
+
+/// Waits until applications have no events left.
+struct IdleWait {
+  private let node: NodeConnection
+  private let apps: [String]
+  private let timeout: Duration
+
+  /// - Parameter apps: empty: all.
+  init(_ node: NodeConnection, apps: [String], timeout: Duration) {
+    self.node = node
+    self.apps = apps
+    self.timeout = timeout
+  }
+
+  /// Polls the statistics. Idle is two answers in a row without lag and with the same number of events processed: what one
+  /// application has finished may be on its way into the topic of the next.
+  func run() throws {
+    let deadline = ContinuousClock.now + timeout
+    var quiet: Int64?
+    var pause = Duration.milliseconds(10)
+    while true {
+      let stats = try node.ask("stats")
+      let all = (stats["apps"]?.array ?? []).filter { apps.isEmpty || apps.contains($0["name"]?.string ?? "") }
+      if let failed = all.first(where: { $0["state"]?.string == "failed" && lag($0) > 0 }) {
+        throw CommandFailure(
+          .unavailable,
+          "\(failed["name"]?.string ?? "") has failed with events waiting: \(failed["problem"]?.string ?? "see its log")"
+        )
+      }
+      let waiting = all.filter { $0["state"]?.string != "stopped" && lag($0) > 0 }
+      if waiting.isEmpty {
+        let processed = all.reduce(Int64(0)) { sum, app in
+          (app["slots"]?.array ?? []).reduce(sum) { $0 + ($1["processed"]?.int ?? 0) + ($1["failed"]?.int ?? 0) }
+        }
+        if quiet == processed { return }
+        quiet = processed
+      } else {
+        quiet = nil
+      }
+      guard ContinuousClock.now < deadline else {
+        let left = waiting.map { "\($0["name"]?.string ?? "") has \(Format.count(lag($0)))" }.joined(separator: ", ")
+        throw CommandFailure(
+          .deadlineExceeded, "events are left after \(Format.duration(timeout)): \(left.isEmpty ? "some" : left)")
+      }
+      try node.pause(until: ContinuousClock.now + pause)
+      pause = min(pause * 2, .milliseconds(100))
+    }
+  }
+
+  private func lag(_ app: JSONValue) -> Int64 { app["lag"]?.int ?? 0 }
+}

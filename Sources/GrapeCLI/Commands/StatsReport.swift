@@ -1,0 +1,97 @@
+import GrapeCore
+
+/// The answer of `stats` as lines for a terminal.
+struct StatsReport {
+  private let stats: JSONValue
+  private let before: JSONValue?
+
+  /// - Parameter before: an earlier answer; rates are then counted from it, otherwise they are the node's own.
+  init(_ stats: JSONValue, before: JSONValue?) {
+    self.stats = stats
+    self.before = before
+  }
+
+  var lines: [String] {
+    let apps = stats["apps"]?.array ?? []
+    var lines = [summary]
+    guard !apps.isEmpty else { return lines + ["no applications are deployed; `grape deploy FOLDER` deploys one"] }
+    var table = Table([
+      ("APPLICATION", .left), ("STATE", .left), ("RATE/s", .right), ("LAG", .right), ("OLDEST", .right),
+      ("PROCESSED", .right), ("FAILED", .right), ("P50", .right), ("P99", .right), ("HANDLER", .right),
+      ("WORKERS", .left),
+      ("RESTARTS", .right),
+    ])
+    for app in apps {
+      table.add(row(app))
+      for slot in app["slots"]?.array ?? [] { table.add(row(slot, of: app)) }
+    }
+    lines += [""] + table.lines
+    for app in apps {
+      if let problem = app["problem"]?.string, !problem.isEmpty { lines.append("\(name(app)): \(problem)") }
+      if let dead = app["deadLetters"]?.int, dead > 0 {
+        lines.append(
+          "\(name(app)): \(Format.count(dead)) dead letters; `grape tail \(name(app)) --dead --from beginning` shows them"
+        )
+      }
+    }
+    return lines
+  }
+
+  private var summary: String {
+    let log = stats["log"]
+    return
+      "node \(stats["node"]?.string ?? ""), up \(Format.milliseconds(stats["uptimeMs"]?.double ?? 0)), "
+      + "log \(Format.bytes(log?["bytes"]?.int ?? 0)) in \(Format.count(log?["commits"]?.int ?? 0)) commits, "
+      + "sync \(micros(log?["syncMicros"]?["p50"])) median, \(micros(log?["syncMicros"]?["p99"])) p99"
+  }
+
+  private func row(_ app: JSONValue) -> [String] {
+    let slots = app["slots"]?.array ?? []
+    let processed = slots.reduce(Int64(0)) { $0 + ($1["processed"]?.int ?? 0) }
+    let failed = slots.reduce(Int64(0)) { $0 + ($1["failed"]?.int ?? 0) }
+    let lag = app["lag"]?.int ?? 0
+    let workers = app["workers"]
+    let count = "\(workers?["live"]?.int ?? 0) of \(workers?["min"]?.int ?? 0)-\(workers?["max"]?.int ?? 0)"
+    let busy = (workers?["busy"]?.int ?? 0) > 0 ? ", \(workers?["busy"]?.int ?? 0) busy" : ""
+    let earlier = earlierApp(name(app)).map { app in
+      (app["slots"]?.array ?? []).reduce(Int64(0)) { $0 + ($1["processed"]?.int ?? 0) }
+    }
+    return [
+      name(app), app["state"]?.string ?? "", rate(app["rate"], processed, earlier), Format.count(lag),
+      lag > 0 ? Format.milliseconds(app["oldestMs"]?.double ?? 0) : "-", Format.count(processed), Format.count(failed),
+      "",
+      "", "", count + busy, "\(workers?["restarts"]?.int ?? 0)",
+    ]
+  }
+
+  private func row(_ slot: JSONValue, of app: JSONValue) -> [String] {
+    let processed = slot["processed"]?.int ?? 0
+    let latency = slot["latencyMs"]
+    let earlier = earlierApp(name(app))?["slots"]?.array?.first { name($0) == name(slot) }?["processed"]?.int
+    return [
+      "  " + name(slot), "", rate(slot["rate"], processed, earlier), slot["lag"]?.int.map { Format.count($0) } ?? "",
+      "",
+      Format.count(processed), Format.count(slot["failed"]?.int ?? 0),
+      processed > 0 ? Format.milliseconds(latency?["p50"]?.double ?? 0) : "-",
+      processed > 0 ? Format.milliseconds(latency?["p99"]?.double ?? 0) : "-",
+      processed > 0 ? micros(slot["handlerMicros"]) : "-", "", "",
+    ]
+  }
+
+  private func name(_ value: JSONValue) -> String { value["name"]?.string ?? "" }
+
+  private func earlierApp(_ wanted: String) -> JSONValue? { before?["apps"]?.array?.first { name($0) == wanted } }
+
+  private func rate(_ reported: JSONValue?, _ processed: Int64, _ earlier: Int64?) -> String {
+    // A counter that went back belongs to a node that was started anew.
+    guard let earlier, earlier <= processed, let now = stats["timeMs"]?.int, let then = before?["timeMs"]?.int,
+      now > then
+    else { return Format.rate(reported?.double ?? 0) }
+    return Format.rate(Double(processed - earlier) * 1000 / Double(now - then))
+  }
+
+  private func micros(_ value: JSONValue?) -> String {
+    guard let value = value?.double else { return "-" }
+    return value < 1000 ? Format.decimal(value, value < 10 ? 1 : 0) + " µs" : Format.milliseconds(value / 1000)
+  }
+}
