@@ -312,6 +312,8 @@ class FakeNode:
         self.process.wait(PATIENCE)
         self.outgoing.put(None)
         if self.peer is not None:
+            for thread in self.threads:
+                thread.join(PATIENCE)
             self.peer.close()
         self.listener.close()
         self.stdout.close()
@@ -321,8 +323,9 @@ class FakeNode:
     def accept(self):
         """Takes the connection and returns the HELLO. No WELCOME yet."""
         self.peer, _ = self.listener.accept()
-        threading.Thread(target=self._read, daemon=True).start()
-        threading.Thread(target=self._write, daemon=True).start()
+        self.threads = [threading.Thread(target=self._read), threading.Thread(target=self._write)]
+        for thread in self.threads:
+            thread.start()
         return json.loads(self.next(HELLO)[1])
 
     def start(self):
@@ -333,28 +336,32 @@ class FakeNode:
 
     def _read(self):
         try:
-            stream = self.peer.makefile("rb")
-            while True:
-                head = stream.read(16)
-                if len(head) < 16:
-                    break
-                size, kind, flags, reserved, identifier = struct.unpack(">IBBHQ", head)
-                if reserved != 0 or size < 12:
-                    raise ValueError(f"bad frame head {head.hex()}")
-                body = stream.read(size - 12)
-                self.order.append(kind)
-                if kind == HEARTBEAT and self.answer_heartbeats:
-                    self.send(HEARTBEAT, identifier, body)
-                self.frames[kind].put((identifier, body, flags))
+            with self.peer.makefile("rb") as stream:
+                self._read_frames(stream)
         except (OSError, ValueError, KeyError) as error:
             self.fault = error
         self.ended.set()
+
+    def _read_frames(self, stream):
+        while True:
+            head = stream.read(16)
+            if len(head) < 16:
+                return
+            size, kind, flags, reserved, identifier = struct.unpack(">IBBHQ", head)
+            if reserved != 0 or size < 12:
+                raise ValueError(f"bad frame head {head.hex()}")
+            body = stream.read(size - 12)
+            self.order.append(kind)
+            if kind == HEARTBEAT and self.answer_heartbeats:
+                self.send(HEARTBEAT, identifier, body)
+            self.frames[kind].put((identifier, body, flags))
 
     def _write(self):
         try:
             while True:
                 frame = self.outgoing.get()
                 if frame is None:
+                    self.peer.shutdown(socket.SHUT_RDWR)
                     return
                 self.peer.sendall(frame)
         except OSError as error:

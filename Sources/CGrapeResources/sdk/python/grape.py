@@ -827,7 +827,8 @@ class Context:
         been passed on, from a later one. A handler that ends without a final reply and without having passed the
         event on is answered for, with an empty one. All replies leave with the handler's result.
 
-        Raises RuntimeError after a final reply, TooLarge, and TypeError or ValueError for data that JSON cannot express.
+        Raises RuntimeError after a final reply, TooLarge, and TypeError or ValueError for data that JSON cannot
+        express.
         """
         if not self._open or self._info is None:
             raise RuntimeError("reply: the handler that this context belongs to has ended")
@@ -987,13 +988,16 @@ class _Runner:
         return info
 
     def run(self, delivery: _Delivery):
-        """A generator that runs a delivery. It yields what has to be awaited and returns the parts of the RESULT body."""
+        """A generator that runs a delivery. It yields what has to be awaited, and returns the parts of the RESULT."""
         outs = self._idle.pop() if self._idle else _Outputs()
         outs.begin()
         context = delivery.context = Context(self, outs, delivery.first)
         try:
             parts = yield from self._run(delivery, outs, context)
             return parts
+        except (IndexError, UnicodeDecodeError, struct.error) as error:
+            # Not a handler's: those are caught where it is called.
+            raise _ProtocolError(f"delivery {delivery.id} holds a broken record batch: {error}") from error
         finally:
             context._close()
             outs.clear()
@@ -1025,7 +1029,8 @@ class _Runner:
         event_type = Event
 
         while at < len(body) and not stopped:
-            (base, size, _, magic, _, attributes, last_delta, base_time, _, _, _, _, count) = _BATCH.unpack_from(body, at)
+            head = _BATCH.unpack_from(body, at)
+            base, size, _, magic, _, attributes, last_delta, base_time, _, _, _, _, count = head
             limit = at + 12 + size
             if magic != 2 or limit > len(body):
                 raise _ProtocolError(f"delivery {delivery.id}: no whole record batch of version 2 at byte {at}")
@@ -1037,7 +1042,7 @@ class _Runner:
                 data = _zstd.decompress(body[at + _BATCH_SIZE : limit])
                 pos = 0
             else:
-                raise _ProtocolError(f"delivery {delivery.id}: batch compressed with codec {codec}, which was not offered")
+                raise _ProtocolError(f"delivery {delivery.id}: codec {codec} of a batch was not offered")
             at = limit
             limit = limit if codec == 0 else len(data)
             batch = _BatchInfo(delivery.partition, delivery.attempt, base_time)
@@ -1194,7 +1199,7 @@ class _Runner:
                     processed = max(offset + 1, first)
                     stopped = True
             if not stopped and pos != limit:
-                raise _ProtocolError(f"delivery {delivery.id}: the records of the batch at offset {base} do not fill it")
+                raise _ProtocolError(f"delivery {delivery.id}: the batch at offset {base} is not filled by its records")
 
         if succeeded or failed:
             _add(tally, slot, succeeded, failed, clock() - started)
@@ -1630,7 +1635,7 @@ class _Worker:
                 return
 
     def _progress(self, now: float) -> bytes:
-        """The body of a heartbeat. Of several deliveries the one that has stood still longest: it is the one to watch."""
+        """The body of a heartbeat. Of several deliveries it is about the one that has stood still longest."""
         oldest: Optional[_Delivery] = None
         for delivery in list(self.active.values()):
             done = delivery.done()
@@ -1765,7 +1770,7 @@ class _Worker:
                     delivery = lane.pop(0)
                     self.active[delivery.id] = delivery
                     self._answer(delivery, await self._run(self.runner.run(delivery)))
-            except (_ConnectionLost, _ProtocolError) as error:
+            except BaseException as error:
                 fail(error)
             finally:
                 del lanes[partition]
@@ -1790,7 +1795,7 @@ class _Worker:
                     task = loop.create_task(run_lane(delivery.partition))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
-            except (_ConnectionLost, _ProtocolError) as error:
+            except Exception as error:
                 fail(error)
             settle()
 
@@ -1857,7 +1862,8 @@ def _call_hook(hook: Callable[..., Any], runner: _Runner) -> Any:
 
 
 def _takes_argument(function: Callable[..., Any]) -> bool:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    one = inspect.Parameter
+    kinds = (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.VAR_POSITIONAL)
     return any(parameter.kind in kinds for parameter in inspect.signature(function).parameters.values())
 
 
@@ -1921,13 +1927,13 @@ class Application:
         """
         for name in names:
             if not isinstance(name, str) or not name:
-                raise TypeError(f"on: the name of an event is a str that is not empty, not {name!r}; write @app.on(\"name\")")
+                raise TypeError(f'on: the name of an event is a str, not empty, not {name!r}; write @app.on("name")')
             if "@" in name:
                 raise ValueError(f"on: {name!r}: an application handles its own events; write the name without 'app@'")
             if name in self._handlers:
                 raise ValueError(f"on: there is a handler for {name!r} already")
         if not names:
-            raise TypeError("on: the name of the event is missing; write @app.on(\"name\")")
+            raise TypeError('on: the name of the event is missing; write @app.on("name")')
 
         def register(handler: Handler) -> Handler:
             try:
@@ -1987,7 +1993,9 @@ class Emitted:
 
     __slots__ = ("name", "topic", "partition", "key", "value", "headers", "detached")
 
-    def __init__(self, topic: str, partition: int, key: Optional[bytes], value: bytes, info: _Info, detached: bool) -> None:
+    def __init__(
+        self, topic: str, partition: int, key: Optional[bytes], value: bytes, info: _Info, detached: bool
+    ) -> None:
         self.name = info.name
         self.topic = topic
         self.partition = partition
