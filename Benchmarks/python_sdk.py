@@ -30,8 +30,7 @@ CASES = {
         {},
     ),
     "count": (
-        "counts = {}\n"
-        "@app.on('raw')\ndef raw(event, ctx):\n    counts[event.key] = counts.get(event.key, 0) + 1\n",
+        "counts = {}\n@app.on('raw')\ndef raw(event, ctx):\n    counts[event.key] = counts.get(event.key, 0) + 1\n",
         {},
     ),
     "nothing": ("@app.on('raw')\ndef raw(event, ctx):\n    pass\n", {}),

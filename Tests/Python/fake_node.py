@@ -136,9 +136,7 @@ def encode_batch(records, base=0, base_time=1_700_000_000_000, deltas=None):
         pieces.append(varint(len(body)) + body)
     payload = b"".join(pieces)
     newest = base_time + max(record.age for record in records)
-    after_length = struct.pack(
-        ">ibIhiqqqhii", -1, 2, 0, 0, deltas[-1], base_time, newest, -1, -1, -1, len(records)
-    )
+    after_length = struct.pack(">ibIhiqqqhii", -1, 2, 0, 0, deltas[-1], base_time, newest, -1, -1, -1, len(records))
     return struct.pack(">qi", base, len(after_length) + len(payload)) + after_length + payload
 
 

@@ -108,7 +108,9 @@ class TestingHandlers(unittest.TestCase):
         run = grape.TestRun(app)
         for number in range(3):
             run.send("raw", str(number), headers={"n": str(number)})
-        self.assertEqual([(e.text, e.offset, e.headers["n"]) for e in kept], [("0", 0, b"0"), ("1", 1, b"1"), ("2", 2, b"2")])
+        self.assertEqual(
+            [(e.text, e.offset, e.headers["n"]) for e in kept], [("0", 0, b"0"), ("1", 1, b"1"), ("2", 2, b"2")]
+        )
 
     def test_a_context_that_is_kept_is_of_no_use(self):
         app = grape.Application()
@@ -123,7 +125,7 @@ class TestingHandlers(unittest.TestCase):
     def test_a_hook_cannot_emit(self):
         app = application()
         app.on_start(lambda ctx: ctx.emit("parsed"))
-        with self.assertRaises(RuntimeError):
+        with self.assertRaisesRegex(RuntimeError, "hook cannot"):
             grape.TestRun(app).send("raw", b"x")
 
 

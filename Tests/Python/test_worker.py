@@ -155,14 +155,22 @@ class Results(unittest.TestCase):
         program = """
 @app.on('raw')
 def h(event, ctx):
-    return [event.name, event.key and event.key.decode(), event.text, dict(event.headers)["color"].decode(), event.partition,
-            event.offset, event.timestamp, event.deadline, event.attempt, event.wanted, "g.e" in event.headers, len(event.headers)]
+    return [event.name, event.key and event.key.decode(), event.text,
+            dict(event.headers)["color"].decode(), event.partition, event.offset, event.timestamp, event.deadline,
+            event.attempt, event.wanted, "g.e" in event.headers, len(event.headers)]
 """
         with node(program) as n:
             n.start()
             records = [
                 event("raw", b"x"),
-                wanted("raw", "grün".encode(), key=b"k", deadline=FUTURE, headers=[(b"color", b"red"), (b"n", None)], age=70),
+                wanted(
+                    "raw",
+                    "grün".encode(),
+                    key=b"k",
+                    deadline=FUTURE,
+                    headers=[(b"color", b"red"), (b"n", None)],
+                    age=70,
+                ),
                 event("raw", b"x"),
             ]
             result = n.run(records, base=9, partition=2, attempt=5, first=10, end=11)
@@ -195,12 +203,16 @@ def h(event, ctx):
 def h(event, ctx): ctx.emit('counted', event.value, key=event.key, headers=event.headers)
 """
         cases = [
-            (None, b""), (b"", b""), (b"k", None), (b"k" * 63, b"v" * 63), (b"k" * 64, b"v" * 64), (b"k" * 8191, b"v" * 8191),
+            (None, b""), (b"", b""), (b"k", None), (b"k" * 63, b"v" * 63), (b"k" * 64, b"v" * 64),
+            (b"k" * 8191, b"v" * 8191),
             (b"k" * 8192, b"v" * 8192), (b"k" * 70_000, b"v" * 3_000_000), (None, b"v" * 127), (b"x", b"v" * 1_048_576),
         ]  # fmt: skip
         with node(program) as n:
             n.start()
-            records = [event("raw", v, k, age=[0, 63, 64, -1, 8192][i % 5], headers=[(b"h", v)]) for i, (k, v) in enumerate(cases)]
+            records = [
+                event("raw", v, k, age=[0, 63, 64, -1, 8192][i % 5], headers=[(b"h", v)])
+                for i, (k, v) in enumerate(cases)
+            ]
             result = n.run(records)
             self.assertEqual(result.verdicts, [])
             got = sorted((r.key or b"", r.key is None, r.value, r.header(b"h")) for _, _, r in result.records())
@@ -210,7 +222,9 @@ def h(event, ctx): ctx.emit('counted', event.value, key=event.key, headers=event
                     self.assertEqual(partition, fake_node.murmur2_partition(record.key, 4))
 
     def test_a_signal_is_copied_to_all_its_slots_and_to_nobody_if_nothing_is_connected(self):
-        program = "@app.on('raw')\ndef h(event, ctx):\n  ctx.emit('both', event.value, key='k')\n  ctx.emit('nobody', 'x')"
+        program = (
+            "@app.on('raw')\ndef h(event, ctx):\n  ctx.emit('both', event.value, key='k')\n  ctx.emit('nobody', 'x')"
+        )
         with node(program) as n:
             n.start()
             result = n.run([event("raw", b"1"), event("raw", b"2", hops=3)])
@@ -271,7 +285,9 @@ def h(event, ctx):
             self.assertEqual(values[-1], b"end")
 
     def test_many_tiny_records_are_split_too(self):
-        with node("@app.on('raw')\ndef h(event, ctx):\n  for i in range(20000): ctx.emit('counted', str(i), key=b'k')") as n:
+        with node(
+            "@app.on('raw')\ndef h(event, ctx):\n  for i in range(20000): ctx.emit('counted', str(i), key=b'k')"
+        ) as n:
             n.start()
             result = n.run([event("raw")])
             self.assertEqual([int(r.value) for _, _, r in result.records()], list(range(20000)))
@@ -354,11 +370,11 @@ def h(event, ctx):
     def test_failed_stops_the_delivery_there(self):
         with node(self.program) as n:
             n.start()
-            result = n.run([event("raw", b"1"), event("raw", b"reject"), event("raw", b"fail"), event("raw", b"2")], base=10)
-            self.assertEqual(result.processed, 12)
-            self.assertEqual(
-                result.verdicts, [(11, REJECTED, -7, 0, "bad row"), (12, FAILED, 0, 0, "KeyError: 'x'")]
+            result = n.run(
+                [event("raw", b"1"), event("raw", b"reject"), event("raw", b"fail"), event("raw", b"2")], base=10
             )
+            self.assertEqual(result.processed, 12)
+            self.assertEqual(result.verdicts, [(11, REJECTED, -7, 0, "bad row"), (12, FAILED, 0, 0, "KeyError: 'x'")])
             self.assertEqual([r.value for _, _, r in result.records("audit.events")], [b"1"])
             self.assertEqual(result.counts(), {0: (1, 2)})
             self.assertIn("KeyError: 'x'", n.errors())
@@ -383,7 +399,11 @@ def h(event, ctx):
     def test_expired_events_are_not_run(self):
         with node(self.program) as n:
             n.start()
-            records = [event("raw", b"1", deadline=1), wanted("raw", b"2", deadline=1), event("raw", b"3", deadline=FUTURE)]
+            records = [
+                event("raw", b"1", deadline=1),
+                wanted("raw", b"2", deadline=1),
+                event("raw", b"3", deadline=FUTURE),
+            ]
             result = n.run(records)
             self.assertEqual(result.processed, 3)
             self.assertEqual([v[:4] for v in result.verdicts], [(0, EXPIRED, 0, 0), (1, EXPIRED, 0, 0)])
@@ -457,8 +477,16 @@ class Replies(unittest.TestCase):
             return n.run(records, **arguments)
 
     def test_returned_data_answers_the_caller(self):
-        for expression, data in (("b'x'", b"x"), ("'ü'", "ü".encode()), ("{'a': 1}", b'{"a":1}'), ("b''", b""), ("0", b"0")):
-            result = self.replies(f"@app.on('raw')\ndef h(event, ctx): return {expression}", [event("raw"), wanted("raw")])
+        for expression, data in (
+            ("b'x'", b"x"),
+            ("'ü'", "ü".encode()),
+            ("{'a': 1}", b'{"a":1}'),
+            ("b''", b""),
+            ("0", b"0"),
+        ):
+            result = self.replies(
+                f"@app.on('raw')\ndef h(event, ctx): return {expression}", [event("raw"), wanted("raw")]
+            )
             self.assertEqual(result.replies(), {correlation(1): [(0, 1, 1, 0, "", data)]})
             ((topic, partition, _),) = result.batches
             self.assertEqual((topic, partition), (REPLIES, 3))
@@ -492,7 +520,9 @@ class Replies(unittest.TestCase):
         self.assertEqual(result.replies(), {correlation(1): [(0, 1, 1, 0, "", None)]})
 
     def test_a_deadline_travels_without_a_caller_too(self):
-        result = self.replies("@app.on('raw')\ndef h(event, ctx): ctx.emit('counted', b'x')", [event("raw", deadline=FUTURE)])
+        result = self.replies(
+            "@app.on('raw')\ndef h(event, ctx): ctx.emit('counted', b'x')", [event("raw", deadline=FUTURE)]
+        )
         self.assertEqual(result.records()[0][2].header(b"g.d"), struct.pack(">q", FUTURE))
 
     def test_progressive_replies(self):
@@ -530,7 +560,9 @@ def h(event, ctx):
     if event.value == b'replied': ctx.reply('part', final=False); ctx.reply('all'); raise ValueError('late')
 """
         values = [b"reject", b"fail", b"retry", b"replied"]
-        result = self.replies(program, [wanted("raw", v, number=i) for i, v in enumerate(values)] + [event("raw", b"ok")])
+        result = self.replies(
+            program, [wanted("raw", v, number=i) for i, v in enumerate(values)] + [event("raw", b"ok")]
+        )
         self.assertEqual(result.processed, 5)
         self.assertEqual(
             result.verdicts,
@@ -615,7 +647,10 @@ async def t(event, ctx): return order
                 self.assertEqual(mine, sorted(mine))
             self.assertTrue(all(result.verdicts == [] for result in got.values()))
             ((*_, value),) = n.run([wanted("tell")]).replies()[correlation(1)]
-            self.assertEqual(value, b"{" + b",".join(b'"%d":[%s]' % (p, b",".join(b"%d" % i for i in range(40))) for p in range(3)) + b"}")
+            self.assertEqual(
+                value,
+                b"{" + b",".join(b'"%d":[%s]' % (p, b",".join(b"%d" % i for i in range(40))) for p in range(3)) + b"}",
+            )
 
     def test_failures_of_asynchronous_handlers(self):
         program = """
@@ -820,7 +855,9 @@ def h(event, ctx):
             n.start()
             n.run([event("raw")])
             lines = [fake_node.json.loads(n.next(fake_node.LOG)[1]) for _ in range(5)]
-            self.assertEqual(lines[0], {"level": "warning", "message": "slow", "fields": {"rows": 3, "what": {"a": "b'x'"}}})
+            self.assertEqual(
+                lines[0], {"level": "warning", "message": "slow", "fields": {"rows": 3, "what": {"a": "b'x'"}}}
+            )
             self.assertEqual(lines[1], {"level": "error", "message": "by logging", "fields": {"logger": "mine"}})
             self.assertEqual((lines[2]["level"], lines[2]["message"]), ("error", "oops"))
             self.assertIn("ZeroDivisionError", lines[2]["fields"]["traceback"])

@@ -25,6 +25,7 @@ the node was lost, 76 the node refused the worker or broke the protocol.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import functools
 import gc
 import inspect
@@ -37,6 +38,7 @@ import signal
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 import traceback
@@ -392,7 +394,7 @@ class _Info:
         self.trace_header = None
         self.handler = None
         self.slot = -1
-        self._headers = None
+        self._headers: Optional[Mapping[str, Optional[bytes]]] = None
         own = []
         count, at = _read_varint(raw, 0)
         for _ in range(count >> 1):
@@ -459,6 +461,9 @@ class Event:
     key: Optional[bytes]
     value: bytes
     offset: int
+    _age: int
+    _info: _Info
+    _batch: _BatchInfo
 
     @property
     def name(self) -> str:
@@ -529,7 +534,7 @@ class _Reply:
 
     __slots__ = ("offset", "topic", "partition", "record_key", "value", "state", "final")
 
-    def __init__(self, offset: int, address: tuple, value: Optional[bytes], state: bytes, final: bool) -> None:
+    def __init__(self, offset: int, address: Any, value: Optional[bytes], state: bytes, final: bool) -> None:
         self.offset = offset
         self.record_key, self.partition, self.topic = address
         self.value = value
@@ -556,7 +561,13 @@ class _Keys(dict):
         # Per route: topic, number of partitions, the headers every event has, the same with their count in front,
         # and the lists of the partitions used so far.
         self.routes: List[Tuple[str, int, bytes, bytes, Dict[int, List[tuple]]]] = [
-            (route.topic, route.partitions, route.event_header + hop_header, b"\4" + route.event_header + hop_header, {})
+            (
+                route.topic,
+                route.partitions,
+                route.event_header + hop_header,
+                b"\4" + route.event_header + hop_header,
+                {},
+            )
             for route in routes
         ]
 
@@ -616,7 +627,6 @@ class _Keys(dict):
             raise TooLarge(
                 f"emit {self.name!r}: key, value and headers are {size:,} bytes; the limit is {self.max_event:,}"
             )
-
 
 
 class _Outputs:
@@ -743,7 +753,7 @@ class Context:
 
     def __init__(self, runner: "_Runner", outs: Optional[_Outputs], offset: int = 0) -> None:
         self._runner = runner
-        self._outs = outs
+        self._outs: _Outputs = outs  # type: ignore[assignment]  # checked by `_open` before use
         self._fast = _NOTHING
         self._offset = offset
         self._info: Optional[_Info] = None
@@ -780,13 +790,13 @@ class Context:
 
     def _emit(self, name: str, value: bytes, key: Key, headers: Optional[Headers], detached: bool) -> None:
         """The careful way: whatever has not been seen before, is large, or takes something along."""
-        if not self._open:
-            raise RuntimeError("emit: the handler that this context belongs to has ended")
         runner = self._runner
         info = self._info
         outs = self._outs
-        if info is None or outs is None:
+        if info is None:
             raise RuntimeError("emit: only the handler of an event can emit, a start or stop hook cannot")
+        if not self._open:
+            raise RuntimeError("emit: the handler that this context belongs to has ended")
         routes = runner.routes_to(name)
         if info.hops >= runner.max_hops:
             raise HopLimitExceeded(
@@ -830,7 +840,9 @@ class Context:
         Raises RuntimeError after a final reply, TooLarge, and TypeError or ValueError for data that JSON cannot
         express.
         """
-        if not self._open or self._info is None:
+        if self._info is None:
+            raise RuntimeError("reply: only the handler of an event can reply, a start or stop hook cannot")
+        if not self._open:
             raise RuntimeError("reply: the handler that this context belongs to has ended")
         if self._info.reply is None:
             return False
@@ -1021,7 +1033,8 @@ class _Runner:
         stopped = False
 
         last = None
-        info = handler = None
+        info: Any = None
+        handler: Any = None
         special = wanted = False
         slot = -1
         succeeded = failed = 0
@@ -1313,7 +1326,7 @@ _ASYNCIO = os.path.dirname(asyncio.__file__)
 class Log:
     """The application's log: lines with a level and fields. They go to the node, or to standard error without one.
 
-        ctx.log.info("parsed", rows=12, carrier="UA")
+    ctx.log.info("parsed", rows=12, carrier="UA")
     """
 
     def __init__(self) -> None:
@@ -1478,9 +1491,6 @@ class _Connection:
 
     def pending(self) -> int:
         """Bytes that wait in the socket."""
-        import fcntl
-        import termios
-
         answer = fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
         return struct.unpack("i", answer)[0]
 
@@ -1490,15 +1500,15 @@ class _Worker:
 
     def __init__(self, application: "Application") -> None:
         self.application = application
-        self.connection: Optional[_Connection] = None
-        self.runner: Optional[_Runner] = None
+        self.connection: _Connection
+        self.runner: _Runner
         self.interval = 2.0
         self.active: Dict[int, _Delivery] = {}
         self.over = False  # the end is decided: the heartbeat thread must not end the process any more
         self.draining = False
         self.terminated = False
         self._loop: Optional[asyncio.AbstractEventLoop] = None
-        self._wake: Optional[socket.socket] = None
+        self._wake: socket.socket
 
     def run(self) -> int:
         """Runs to the end and gives the exit status."""
@@ -1968,7 +1978,7 @@ class Application:
                 "(GRAPE_SOCKET is not set).\n"
                 "  run the application:     grape deploy FOLDER\n"
                 "  send it an event:        grape exec APP@EVENT --data '...'\n"
-                "  test handlers directly:  grape.TestRun(app).send(\"event\", b\"value\")"
+                '  test handlers directly:  grape.TestRun(app).send("event", b"value")'
             )
             sys.exit(_EXIT_USAGE)
         if hasattr(sys.stdout, "reconfigure"):
