@@ -770,7 +770,7 @@ async def s(event, ctx): await asyncio.Event().wait()
             until(lambda: "in the handler" in n.output(), "the handler runs")
             n.peer.shutdown(2)
             self.assertEqual(n.wait(), 70)
-            self.assertIn("closed the connection", n.errors())
+            self.assertIn("the connection to the node ended", n.errors())
 
     def test_a_node_that_closes_the_connection_ends_an_idle_worker(self):
         for asynchronous in ("", "async "):

@@ -1625,16 +1625,16 @@ class _Worker:
                 try:
                     connection.send(_HEARTBEAT, 0, 0, (self._progress(now),), interval)
                 except _ConnectionLost:
-                    self._vanish("the connection to the node broke")
+                    self._vanish("the connection to the node ended")
                     return
                 due = max(due + interval, time.monotonic() + interval / 2)
             if poller.poll(max(0.0, due - time.monotonic()) * 1000):
-                self._vanish("the node closed the connection")
+                self._vanish("the connection to the node ended")
                 return
             try:
                 state = (connection.received, connection.pending())
             except (OSError, ValueError):
-                self._vanish("the connection to the node broke")
+                self._vanish("the connection to the node ended")
                 return
             now = time.monotonic()
             # While the main thread is busy nothing is read. A node that has filled the socket cannot say more.
