@@ -12,14 +12,16 @@ struct Delivery {
   /// Offsets in between that are not run either, ascending.
   var skips: [Int64]
   var batches: [ByteSlice]
+}
 
+extension Delivery {
+  /// Reads the frame.
   init(id: UInt64, body: ByteSlice) throws(WireError) {
-    self.id = id
     var reader = ByteReader(body.unsafeBytes)
-    partition = try reader.i32()
-    attempt = try reader.u32()
-    first = try reader.i64()
-    end = try reader.i64()
+    let partition = try reader.i32()
+    let attempt = try reader.u32()
+    let first = try reader.i64()
+    let end = try reader.i64()
     guard partition >= 0, first >= 0, end >= first else {
       throw WireError(.malformed, "a delivery of partition \(partition), offsets \(first) to \(end)")
     }
@@ -27,10 +29,12 @@ struct Delivery {
     guard count <= reader.remaining / 8 else {
       throw WireError(.truncated, "\(count) offsets to skip, \(reader.remaining) bytes are left")
     }
-    skips = []
+    var skips: [Int64] = []
     skips.reserveCapacity(count)
     for _ in 0..<count { skips.append(try reader.i64()) }
     if !zip(skips, skips.dropFirst()).allSatisfy({ $0 < $1 }) { skips.sort() }
-    batches = try RecordBatch.split(body[reader.position..<body.count])
+    self.init(
+      id: id, partition: partition, attempt: attempt, first: first, end: end, skips: skips,
+      batches: try RecordBatch.split(body[reader.position..<body.count]))
   }
 }
