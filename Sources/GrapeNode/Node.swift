@@ -20,8 +20,7 @@ public enum Node {
   ) async throws {
     // A peer that goes away is an error of the write, not the end of the node.
     signal(SIGPIPE, SIG_IGN)
-    var logger = Logger(label: "grape.node")
-    logger.logLevel = configuration.logLevel
+    let logger = configuration.logger
     let (stopRequests, stopContinuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     let service = NodeService(
       configuration: configuration.absolute(), environment: environment, logger: logger, onReady: onReady,

@@ -9,7 +9,8 @@ public struct NodeConfiguration: Sendable {
   public var socketPath: String?
   /// Names the node in a cluster, and its reply topic.
   public var name: NodeName
-  public var logLevel: Logger.Level
+  /// Where the node says what it does.
+  public var logger: Logger
   /// Bytes of one segment file of the log.
   public var segmentBytes: Int
   /// Bytes of recent batches kept in memory for readers that keep up.
@@ -22,14 +23,14 @@ public struct NodeConfiguration: Sendable {
   public var shutdownTimeout: Duration
 
   public init(
-    dataDirectory: String, socketPath: String? = nil, name: NodeName, logLevel: Logger.Level = .info,
+    dataDirectory: String, socketPath: String? = nil, name: NodeName, logger: Logger,
     segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024, eventLimit: Int = 8 * 1024 * 1024,
     hopLimit: Int = 64, shutdownTimeout: Duration = .seconds(20)
   ) {
     self.dataDirectory = dataDirectory
     self.socketPath = socketPath
     self.name = name
-    self.logLevel = logLevel
+    self.logger = logger
     self.segmentBytes = segmentBytes
     self.cacheBytes = cacheBytes
     self.eventLimit = eventLimit

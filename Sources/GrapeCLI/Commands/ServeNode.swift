@@ -1,6 +1,31 @@
+import Glibc
+import GrapeCore
 import GrapeNode
 
 /// Runs a node until it is told to stop.
 func runNode(_ settings: ServeSettings) async throws {
-  throw CommandFailure(.internal, "this build of grape has no node in it")
+  let name: NodeName
+  do throws(NameError) { name = try NodeName(settings.name) } catch { throw CommandFailure(.usage, error.message) }
+  let configuration = NodeConfiguration(
+    dataDirectory: settings.dataDirectory, socketPath: settings.socketPath, name: name, logger: settings.logger,
+    segmentBytes: settings.segmentSize)
+  do {
+    try await Node.run(configuration, environment: processEnvironment()) { _ in }
+  } catch let error as NodeError {
+    throw CommandFailure(.unavailable, error.message)
+  }
+}
+
+/// The process's environment: what profiles let through reaches the workers.
+private func processEnvironment() -> [String: String] {
+  var variables: [String: String] = [:]
+  var entry = environ
+  while let text = entry.pointee {
+    let assignment = String(cString: text)
+    if let equals = assignment.firstIndex(of: "=") {
+      variables[String(assignment[..<equals])] = String(assignment[assignment.index(after: equals)...])
+    }
+    entry += 1
+  }
+  return variables
 }
