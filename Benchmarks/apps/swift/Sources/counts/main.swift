@@ -14,4 +14,4 @@ app.on("total") { _, _ in
   Reply(String(counts.withLock { $0.values.reduce(0, +) }))
 }
 
-try await app.run()
+await app.run()

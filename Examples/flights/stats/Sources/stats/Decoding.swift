@@ -20,8 +20,8 @@ func question(in event: Event) throws -> Question {
     throw Reject(
       code: 2,
       message: """
-        expected {"by": "median" or "mean", "of": "carrier" or "route", "top": number, "format": "table" or "json"}: \
-        \(error)
+        expected {"by": "median" or "mean", "of": "carrier" or "route", "top": number, "format": "table" or "json"}, \
+        each member optional; got \(event.text.prefix(200))
         """)
   }
 }

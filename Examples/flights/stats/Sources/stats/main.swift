@@ -27,4 +27,4 @@ app.on("totals") { _, _ in
   Reply(try json(board.totals()))
 }
 
-try await app.run()
+await app.run()
