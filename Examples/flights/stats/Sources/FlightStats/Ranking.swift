@@ -69,7 +69,8 @@ public struct Ranking: Codable, Sendable {
     for place in places {
       let group = place.name.map { "\(place.group)  \($0)" } ?? place.group
       rows.append([
-        "\(place.rank)", group, "\(place.flights)", "\(place.missing)", oneDecimal(place.median), oneDecimal(place.mean),
+        "\(place.rank)", group, "\(place.flights)", "\(place.missing)",
+        oneDecimal(place.median), oneDecimal(place.mean),
       ])
     }
     let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
