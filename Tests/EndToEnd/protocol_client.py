@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import socket
 import struct
@@ -185,3 +186,10 @@ class Client:
         reader = Reader(self.receive(wire.RESPONSE, id).body)
         [size] = reader.take("I")
         return json.loads(reader.raw(size))
+
+    def deploy(self, archive: bytes, chunk: int = 1 << 20) -> dict:
+        """Uploads a package (tar, tar.gz or tar.zst) and deploys it."""
+        upload = self.request("deploy.begin", bytes=len(archive), sha256=hashlib.sha256(archive).hexdigest())["upload"]
+        for offset in range(0, len(archive), chunk):
+            self.request("deploy.chunk", archive[offset : offset + chunk], upload=upload, offset=offset)
+        return self.request("deploy.finish", upload=upload)
