@@ -865,7 +865,9 @@ def h(event, ctx):
             self.assertTrue(any(line["message"].startswith("y" * 10_000) for line in lines))
 
     def test_deliveries_of_many_megabytes_in_small_pieces(self):
-        with node("@app.on('raw')\ndef h(event, ctx): return len(event.value)") as n:
+        program = "@app.on('raw')\ndef h(event, ctx): return len(event.value)"
+        # An answer to a heartbeat must not come between the pieces of a frame.
+        with node(program, answer_heartbeats=False, heartbeatMs=60_000) as n:
             n.start()
             data = fake_node.encode_batch([wanted("raw", bytes(5_000_000))])
             body = struct.pack(">iIqqI", 0, 1, 0, 1, 0) + data
