@@ -197,6 +197,14 @@ def h(event, ctx):
             result = n.run([], batches=batch, first=501, end=100_501)
             self.assertEqual([int(r.value) for _, _, r in result.records()], [500 + d for d in deltas[1:]])
 
+    def test_one_batch_may_hold_many_thousand_records(self):
+        with node(
+            "last = -1\n@app.on('raw')\ndef h(event, ctx):\n  global last\n  assert event.offset == last + 1\n  last += 1"
+        ) as n:
+            n.start()
+            result = n.run([event("raw", b"", age=i) for i in range(20_000)])
+            self.assertEqual((result.processed, result.verdicts, result.counts()), (20_000, [], {0: (20_000, 0)}))
+
     def test_large_and_empty_and_null_fields(self):
         program = """
 @app.on('raw')
@@ -304,6 +312,8 @@ def h(event, ctx):
                 result = n.run(records, first=offset, end=3000)
                 self.assertEqual(result.verdicts, [])
                 self.assertGreater(result.processed, offset)
+                # Not only what a frame holds: the outputs in memory are bounded as well.
+                self.assertLess(sum(len(data) for _, _, data in result.batches), 2 << 20)
                 seen += [int(r.key) for _, _, r in result.records()]
                 offset = result.processed
                 rounds += 1

@@ -1147,7 +1147,7 @@ class _Runner:
                         wanted = info.reply is not None
                         special = wanted or info.deadline is not None or handler is None
                         context._fast = _NOTHING
-                        if info.plain and info.hops < self.max_hops:
+                        if info.plain:
                             context._fast = outs.fast.setdefault(info.hops, {})
                         if info.slot != slot:
                             now = clock()
