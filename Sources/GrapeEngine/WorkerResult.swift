@@ -58,10 +58,12 @@ struct WorkerResult {
           offset: offset, kind: kind, code: try reader.i32(), delayMilliseconds: try reader.u32(),
           message: try reader.string16()))
     }
+    // Short of the end either at an event to be run again, or after some progress because the outputs have grown large.
     if processed < end {
-      guard let last = verdicts.last, last.offset == processed, last.kind == .failed || last.kind == .retry else {
+      let stopsAtEvent = verdicts.last.map { $0.offset == processed && ($0.kind == .failed || $0.kind == .retry) } ?? false
+      guard stopsAtEvent || processed > first else {
         throw WireError(
-          .malformed, "processed is \(processed), short of \(end), without a verdict failed or retry on that offset")
+          .malformed, "nothing of \(first) up to \(end) is processed, without a verdict failed or retry on \(first)")
       }
     }
     let tallyCount = Int(try reader.u16())
