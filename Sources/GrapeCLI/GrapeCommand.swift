@@ -23,6 +23,7 @@ struct GrapeCommand: AsyncParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [
-      ServeCommand.self, AppCommand.self, ExecCommand.self, StatsCommand.self, NodeCommands.self, ExitCodesCommand.self,
+      ServeCommand.self, AppCommand.self, ExecCommand.self, StatsCommand.self, NodeCommands.self, IngestCommand.self,
+      ExitCodesCommand.self,
     ])
 }

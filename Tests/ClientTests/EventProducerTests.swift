@@ -62,7 +62,7 @@ import Testing
     for number in 0..<count {
       try withUnsafeBytes(of: UInt32(number % 50).bigEndian) { key in
         try withUnsafeBytes(of: UInt64(number).bigEndian) { value in
-          try producer.send(template, key: key, value: value, tag: Int64(number))
+          try producer.send(template, key: key, value: value, tag: EventTag(Int64(number)))
         }
       }
     }
@@ -87,8 +87,8 @@ import Testing
       #expect(acknowledgement.firstEvent == events)
       #expect(acknowledgement.batches.reduce(0) { $0 + Int64($1.eventCount) } == acknowledgement.eventCount)
       events += acknowledgement.eventCount
-      #expect(acknowledgement.tag > lastTag)
-      lastTag = acknowledgement.tag
+      #expect(acknowledgement.tag.first > lastTag)
+      lastTag = acknowledgement.tag.first
     }
     try send(producer, EventTemplate(event: "e"), count: 5000)
     #expect(events == 5000)

@@ -23,6 +23,17 @@ public struct ProducerConfiguration: Sendable {
   public init() {}
 }
 
+/// What a caller wants to be told about an event once it is acknowledged: any two numbers.
+public struct EventTag: Sendable, Hashable {
+  public var first: Int64
+  public var second: Int64
+
+  public init(_ first: Int64 = 0, _ second: Int64 = 0) {
+    self.first = first
+    self.second = second
+  }
+}
+
 /// A frame of events that the node has acknowledged.
 public struct Acknowledgement: Sendable {
   /// Number of the first event of the frame.
@@ -30,7 +41,7 @@ public struct Acknowledgement: Sendable {
   /// Events in the frame.
   public var eventCount: Int64
   /// The tag given with the last event of the frame.
-  public var tag: Int64
+  public var tag: EventTag
   public var durability: AckDurability
   public var topic: String
   /// Where the batches went, and how many events each has.
@@ -78,6 +89,7 @@ public final class EventProducer {
   let configuration: ProducerConfiguration
   let connection: NodeConnection
   private let acknowledged: (Acknowledgement) throws -> Void
+  private let sending: (Range<Int64>) throws -> Void
   private let compressor: ZstdCompressor?
   private let builders: UnsafeMutablePointer<RecordBatchBuilder>
 
@@ -85,16 +97,18 @@ public final class EventProducer {
   private var collectedBytes = 0
   private var collectedEvents: Int64 = 0
   private var nextEvent: Int64
-  private var lastTag: Int64 = 0
+  private var lastTag = EventTag()
   private var stickyPartition: Int32 = 0
   var window = ProducerWindow()
 
   /// - Parameters:
   ///   - connection: used by this producer alone while it has frames under way.
   ///   - partitions: of the application's input topic, as `app.metadata` says.
+  ///   - sending: called before a frame goes out, with the numbers of its events.
   ///   - acknowledged: called in order, on the thread that sends.
   public init(
     connection: NodeConnection, app: String, partitions: Int32, configuration: ProducerConfiguration = .init(),
+    sending: @escaping (Range<Int64>) throws -> Void = { _ in },
     acknowledged: @escaping (Acknowledgement) throws -> Void = { _ in }
   ) {
     precondition(partitions > 0, "an application has at least one partition")
@@ -106,6 +120,7 @@ public final class EventProducer {
     configuration.frameBytes = max(1, min(configuration.frameBytes, connection.welcome.maxFrame / 4))
     self.configuration = configuration
     self.acknowledged = acknowledged
+    self.sending = sending
     compressor = configuration.compressionLevel.map { ZstdCompressor(level: $0) }
     nextEvent = configuration.firstEvent
     builders = .allocate(capacity: Int(partitions))
@@ -119,6 +134,8 @@ public final class EventProducer {
 
   /// Events handed over so far, acknowledged or not, counted from `firstEvent`.
   public var eventCount: Int64 { nextEvent - configuration.firstEvent }
+  /// Bytes of record batches sent so far.
+  public private(set) var sentBytes: Int64 = 0
   /// Bytes sent and not acknowledged.
   public var unacknowledgedBytes: Int { window.bytes }
 
@@ -129,7 +146,7 @@ public final class EventProducer {
   ///   - tag: handed back with the acknowledgement of the frame if this is its last event.
   /// Throws `StatusError` (`tooLarge` for this event, or what the node answered to an earlier frame) or `ClientError`.
   public func send(
-    _ template: EventTemplate, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer, tag: Int64 = 0
+    _ template: EventTemplate, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer, tag: EventTag = EventTag()
   ) throws {
     let section = template.section.unsafeBytes
     let size = (key?.count ?? 0) + value.count + section.count
@@ -164,6 +181,12 @@ public final class EventProducer {
       template.event, template.headers + [.init(Self.provenanceHeader, value.finish())])
   }
 
+  /// Leaves out `count` numbers of events, for events that the node is known to have. Sends what was collected.
+  public func skipEvents(_ count: Int64) throws {
+    try flush()
+    nextEvent += count
+  }
+
   /// Sends what was collected, without waiting for its acknowledgement.
   public func flush() throws {
     guard collectedEvents > 0 else { return }
@@ -187,6 +210,8 @@ public final class EventProducer {
     collectedBytes = 0
     stickyPartition = (stickyPartition + 1) % partitionCount
     try waitForRoom(bytes)
+    try sending(frame.firstEvent..<frame.firstEvent + frame.eventCount)
+    sentBytes += Int64(bytes)
     try transmit(frame)
   }
 

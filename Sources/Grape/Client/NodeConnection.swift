@@ -22,6 +22,9 @@ public final class NodeConnection {
   /// A descriptor that ends every wait with `interrupted` once it is readable; -1: none.
   public var interruptDescriptor: Int32 = -1
 
+  /// For poll(2) beside other descriptors: readable when an answer or the connection's end has come.
+  public var descriptor: Int32 { socket.descriptor }
+
   private let socket: NodeSocket
   private var assembler: FrameAssembler
   private var inbox: [ReceivedFrame] = []

@@ -10,7 +10,7 @@ struct ProducerWindow {
     var bytes: Int
     var firstEvent: Int64
     var eventCount: Int64
-    var tag: Int64
+    var tag: EventTag
   }
 
   private enum State {

@@ -38,8 +38,9 @@ enum FileContent {
     CommandFailure(.noInput, "cannot read \(path): \(String(cString: strerror(errno)))")
   }
 
-  /// Writes a file so that either the old content is there or the new one, whatever happens meanwhile.
-  static func replace(path: String, with bytes: [UInt8]) throws {
+  /// Writes a file so that either the old content is there or the new one, whatever becomes of this process.
+  /// - Parameter durable: whatever becomes of the machine, too.
+  static func replace(path: String, with bytes: [UInt8], durable: Bool) throws {
     let temporary = path + ".new"
     let descriptor = grape_open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
     func failure(_ what: String) -> CommandFailure {
@@ -57,7 +58,7 @@ enum FileContent {
       }
       position += count
     }
-    guard fdatasync(descriptor) == 0 else {
+    if durable, fdatasync(descriptor) != 0 {
       let error = failure("write \(temporary)")
       close(descriptor)
       throw error
