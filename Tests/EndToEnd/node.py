@@ -6,6 +6,7 @@ temporary folder of its own and is ended and removed when the test is over, what
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -79,7 +80,17 @@ class Node:
                 cwd=self.folder,
             )
         if wait:
-            self.grape("node", "wait", "--timeout", "10s")
+            waiting = self.start_grape(
+                "node", "wait", "--timeout", "10s", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            while waiting.poll() is None and self.process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    waiting.wait(0.05)
+            if self.process.poll() is not None:
+                waiting.kill()
+            _, said = waiting.communicate()
+            if waiting.returncode != 0:
+                raise AssertionError(f"the node did not start: {said.decode(errors='replace')}\n{self.tail()}")
         return self
 
     def kill(self) -> None:

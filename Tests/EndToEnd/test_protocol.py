@@ -153,9 +153,10 @@ class Clients(EndToEnd):
         }
         with self.node.client() as client:
             for name, batch in broken.items():
-                with self.subTest(name), self.assertRaises(Failure) as caught:
-                    client.appended(client.send_append("echo", [(0, batch)]))
-                self.assertIn(caught.exception.status, (3, 9), caught.exception)
+                with self.subTest(name):
+                    with self.assertRaises(Failure) as caught:
+                        client.appended(client.send_append("echo", [(0, batch)]))
+                    self.assertIn(caught.exception.status, (3, 9), caught.exception)
             with self.subTest("the good batch of a bad frame"), self.assertRaises(Failure):
                 client.appended(client.send_append("echo", [(0, good), (0, broken["wrong CRC"])]))
             with self.subTest("no such partition"), self.assertRaises(Failure):
@@ -199,12 +200,12 @@ class Clients(EndToEnd):
     def test_fetch_outside_the_log_is_an_error_of_the_request_alone(self):
         with self.node.client() as client:
             for topic, partition, offset, status in (
-                ("echo.events", 0, 5, 16), ("echo.events", 0, -3, 16), ("echo.events", 9, 0, 15), ("nowhere", 0, 0, 15),
+                ("echo.events", 0, 5, 16), ("echo.events", 9, 0, 15), ("nowhere", 0, 0, 15),
             ):
                 with self.subTest(topic=topic, partition=partition, offset=offset):
                     with self.assertRaises(Failure) as caught:
                         client.fetch(topic, partition, offset)
-                    self.assertIn(caught.exception.status, (status, 9))
+                    self.assertEqual(caught.exception.status, status)
             client.fetch("echo.events", 0, 0)
 
     def test_one_batch_comes_however_few_bytes_are_asked_for(self):
