@@ -37,6 +37,8 @@ let package = Package(
     .target(
       name: "GrapeCommitLog",
       dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
+    .executableTarget(
+      name: "GrapeCommitLogBench", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
     .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeCore", "GrapeWire"]),
 
     // What an application's author imports.
@@ -85,9 +87,13 @@ let package = Package(
 
     .testTarget(name: "GrapeWireTests", dependencies: ["GrapeWire"], resources: [.copy("Golden")]),
     .testTarget(name: "GrapeCoreTests", dependencies: ["GrapeCore", "GrapeWire"]),
+    // Appends until it is killed; the crash test's victim.
+    .executableTarget(
+      name: "GrapeLogCrashWriter", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeTestKit", "GrapeWire"],
+      path: "Tests/GrapeLogCrashWriter"),
     .testTarget(
       name: "GrapeLogTests",
-      dependencies: ["GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire"]),
+      dependencies: ["GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire", "GrapeLogCrashWriter"]),
     .testTarget(
       name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),
     .testTarget(

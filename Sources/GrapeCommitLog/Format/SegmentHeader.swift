@@ -72,6 +72,18 @@ struct SegmentHeader: Equatable {
     }
   }
 
+  /// Checks that this segment is the one that begins at `expected`, of the log `identity` (nil: not known yet).
+  func check(follows expected: Int64, of identity: LogIdentity?, path: String) throws(LogError) {
+    if let identity, self.identity != identity {
+      throw LogError(.corrupt, "\(path): this segment belongs to another log; put it back where it came from")
+    }
+    guard base == expected else {
+      throw LogError(
+        .corrupt,
+        "\(path): the segment \(Self.fileName(base: expected)) before it is missing; restore it from a backup")
+    }
+  }
+
   init(identity: LogIdentity, base: Int64, capacity: Int64, created: Int64) {
     self.identity = identity
     self.base = base

@@ -68,11 +68,11 @@ struct Recovery {
     while true {
       let name = SegmentHeader.fileName(base: bases[place])
       let file = try storage.open(name, writable: place >= lastUsed)
-      var scanner = try SegmentScanner(file: file, base: bases[place])
-      try checkChain(scanner.header, file.path, expected: expected, identity: identity)
+      let scanner = try SegmentScanner(file: file, base: bases[place])
+      try scanner.header.check(follows: expected, of: identity, path: file.path)
       identity = scanner.header.identity
       expected = scanner.header.base + scanner.header.capacity
-      let fault = try scan(&scanner)
+      let fault = try scan(scanner)
       report.segments += 1
       if place < lastUsed {
         if let fault { throw lost(scanner, fault) }
@@ -82,7 +82,7 @@ struct Recovery {
       }
       let end = scanner.offset
       try removeUnused(bases[(place + 1)...])
-      if let fault { try cut(&scanner, fault) }
+      if let fault { try cut(scanner, fault) }
       try settle(scanner.file, end: end)
       try file.preallocate(to: scanner.header.capacity)
       let active = SegmentPreparer.Prepared(
@@ -97,27 +97,14 @@ struct Recovery {
     for place in bases.indices.reversed() {
       let file = try storage.open(SegmentHeader.fileName(base: bases[place]), writable: false)
       defer { file.close() }
-      var scanner = try SegmentScanner(file: file, base: bases[place])
+      let scanner = try SegmentScanner(file: file, base: bases[place])
       if case .group = try scanner.next() { return place }
     }
     return 0
   }
 
-  private func checkChain(
-    _ header: SegmentHeader, _ path: String, expected: Int64, identity: LogIdentity?
-  ) throws(LogError) {
-    if let identity, header.identity != identity {
-      throw LogError(.corrupt, "\(path): this segment belongs to another log; put it back where it came from")
-    }
-    guard header.base == expected else {
-      throw LogError(
-        .corrupt,
-        "\(path): the segment \(SegmentHeader.fileName(base: expected)) before it is missing; restore it from a backup")
-    }
-  }
-
   /// Applies the segment's groups; returns what is wrong with the bytes behind the last, nil if they are zeros.
-  private mutating func scan(_ scanner: inout SegmentScanner) throws(LogError) -> String? {
+  private mutating func scan(_ scanner: SegmentScanner) throws(LogError) -> String? {
     tail = UnsettledTail()
     while true {
       switch try scanner.next() {
@@ -133,7 +120,7 @@ struct Recovery {
     }
   }
 
-  private func lost(_ scanner: borrowing SegmentScanner, _ reason: String) -> LogError {
+  private func lost(_ scanner: SegmentScanner, _ reason: String) -> LogError {
     LogError(
       .corrupt,
       "\(scanner.file.path): damaged at byte \(scanner.offset) (\(reason)), where data was that had reached the disk; run "
@@ -146,8 +133,8 @@ struct Recovery {
       let name = SegmentHeader.fileName(base: base)
       let file = try storage.open(name, writable: true)
       defer { file.close() }
-      var scanner = try SegmentScanner(file: file, base: base)
-      if case .bad(let reason) = try scanner.next() { try cut(&scanner, reason) }
+      let scanner = try SegmentScanner(file: file, base: base)
+      if case .bad(let reason) = try scanner.next() { try cut(scanner, reason) }
       try storage.remove(name)
     }
     if !bases.isEmpty { try storage.synchronizeDirectory() }
@@ -155,9 +142,9 @@ struct Recovery {
 
   /// Copies what stands behind the last whole group into a file of its own, then cuts it off, so that nothing of it
   /// can come back to life when the log grows over it.
-  private mutating func cut(_ scanner: inout SegmentScanner, _ reason: String) throws(LogError) {
+  private mutating func cut(_ scanner: SegmentScanner, _ reason: String) throws(LogError) {
     let start = scanner.offset
-    if try scanner.proof(that: rebuilder.sequence + 1, from: start) != nil { throw lost(scanner, reason) }
+    if try scanner.findGroup(knowing: rebuilder.sequence + 1, from: start) != nil { throw lost(scanner, reason) }
     guard let last = try scanner.lastNonZero(from: start) else { return }
     let name = try freeName(position: scanner.header.base + start)
     let copy = try storage.create(name)

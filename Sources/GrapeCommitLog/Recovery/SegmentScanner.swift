@@ -2,7 +2,7 @@ import GrapeLog
 import GrapeWire
 
 /// Reads the groups of one segment file in order, in large pieces.
-struct SegmentScanner: ~Copyable {
+final class SegmentScanner {
   enum Step {
     /// A group that checks out. `bytes` is valid until the next step.
     case group(GroupHeader, bytes: UnsafeRawBufferPointer, offset: Int64)
@@ -16,8 +16,8 @@ struct SegmentScanner: ~Copyable {
 
   let file: any SegmentFile
   let header: SegmentHeader
-  /// Bytes of the file.
-  let size: Int64
+  /// Bytes of the file when it was opened or last sought in.
+  private(set) var size: Int64
   /// Where the next group is looked for.
   private(set) var offset: Int64
   private var window: ByteStorage
@@ -39,8 +39,15 @@ struct SegmentScanner: ~Copyable {
     windowCount = 0
   }
 
+  /// Goes on at `place`, with what the file has now.
+  func seek(to place: Int64) throws(LogError) {
+    offset = place
+    windowCount = 0
+    size = try file.size()
+  }
+
   /// The group at `offset`; steps over it if it is one.
-  mutating func next() throws(LogError) -> Step {
+  func next() throws(LogError) -> Step {
     let left = size - offset
     if left < Int64(GroupHeader.byteCount) { return try isZero(from: offset) ? .end : .bad("\(left) bytes are no group") }
     let start = try bytes(at: offset, count: GroupHeader.byteCount)
@@ -63,12 +70,13 @@ struct SegmentScanner: ~Copyable {
     return nil
   }
 
-  /// Looks for a whole group at or behind `from` that proves that sequence `lost` had been brought to the disk.
-  mutating func proof(that lost: UInt64, from: Int64) throws(LogError) -> Int64? {
+  /// Looks for a whole group at or behind `from` which says that sequence `sequence` had been brought to the disk; with
+  /// sequence 0, for any whole group.
+  func findGroup(knowing sequence: UInt64, from: Int64) throws(LogError) -> Int64? {
     var place = (from + 7) & ~7
     while place + Int64(GroupHeader.byteCount) <= size {
       let start = try bytes(at: place, count: GroupHeader.byteCount)
-      if let group = GroupHeader(start), group.durable >= lost, fault(of: group, at: place) == nil,
+      if let group = GroupHeader(start), group.durable >= sequence, fault(of: group, at: place) == nil,
         GroupHeader.checks(try bytes(at: place, count: group.length))
       {
         return place
@@ -79,10 +87,10 @@ struct SegmentScanner: ~Copyable {
   }
 
   /// True if the file holds only zeros from `from` on.
-  mutating func isZero(from: Int64) throws(LogError) -> Bool { try lastNonZero(from: from) == nil }
+  func isZero(from: Int64) throws(LogError) -> Bool { try lastNonZero(from: from) == nil }
 
   /// Where the last byte that is not zero stands, from `from` on.
-  mutating func lastNonZero(from: Int64) throws(LogError) -> Int64? {
+  func lastNonZero(from: Int64) throws(LogError) -> Int64? {
     var place = from
     var last: Int64?
     while place < size {
@@ -95,7 +103,7 @@ struct SegmentScanner: ~Copyable {
   }
 
   /// A part of the file, valid until the next call. Precondition: it lies within.
-  mutating func bytes(at place: Int64, count: Int) throws(LogError) -> UnsafeRawBufferPointer {
+  func bytes(at place: Int64, count: Int) throws(LogError) -> UnsafeRawBufferPointer {
     if place < windowStart || place + Int64(count) > windowStart + Int64(windowCount) {
       if count > window.capacity { window = ByteStorage(capacity: count) }
       let target = UnsafeMutableRawBufferPointer(start: window.base, count: window.capacity)

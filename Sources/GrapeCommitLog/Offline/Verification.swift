@@ -1,0 +1,234 @@
+public import GrapeLog
+import GrapeWire
+
+/// What a check of a log's files found.
+public struct VerificationReport: Sendable {
+  /// Something that is not as it was written.
+  public struct Problem: Sendable, CustomStringConvertible {
+    public var file: String
+    /// Where in the file, in bytes.
+    public var fileOffset: Int64
+    /// The partition and offsets concerned, where they are known.
+    public var partition: TopicPartition?
+    public var offsets: Range<Int64>?
+    public var message: String
+
+    public var description: String {
+      var text = "\(file): byte \(fileOffset): \(message)"
+      if let partition { text += ", \(partition)" }
+      if let offsets { text += " offsets \(offsets.lowerBound) to \(offsets.upperBound - 1)" }
+      return text
+    }
+  }
+
+  public var segments = 0
+  public var groups: UInt64 = 0
+  public var batches: UInt64 = 0
+  public var records: UInt64 = 0
+  /// Bytes of groups.
+  public var bytes: Int64 = 0
+  /// The first 1,000 problems; `problemCount` counts all.
+  public var problems: [Problem] = []
+  public var problemCount = 0
+  /// What stands behind the last group, if it is not zeros. No problem: the next start cuts it, or a node is writing
+  /// it just now.
+  public var tail: String?
+
+  public init() {}
+
+  mutating func add(_ problem: Problem) {
+    problemCount += 1
+    if problems.count < 1_000 { problems.append(problem) }
+  }
+}
+
+extension CommitLog {
+  /// Checks every segment, group, batch and offset of the data directory `directory`, read-only, whether or not a
+  /// node runs there. Goes on behind damage as far as it can.
+  ///
+  /// - Parameter progress: called now and then with bytes done and bytes in all.
+  /// - Throws: only where reading itself is impossible; damage is in the report.
+  public static func verify(
+    directory: String, progress: (_ done: Int64, _ total: Int64) -> Void = { _, _ in }
+  ) throws(LogError) -> VerificationReport {
+    let storage = try DirectoryStorage(reading: directory + "/log")
+    defer { storage.close() }
+    var verification = try Verification(storage: storage)
+    return try verification.run(progress: progress)
+  }
+}
+
+struct Verification {
+  private struct Topic {
+    let name: String
+    /// Next offset expected per partition.
+    var next: [Int64]
+  }
+
+  private let storage: any SegmentStorage
+  private let bases: [Int64]
+  private var report = VerificationReport()
+  private var topics: [TopicID: Topic] = [:]
+  private var identity: LogIdentity?
+  private var nextBase: Int64 = 0
+  private var sequence: UInt64 = 0
+  private var done: Int64 = 0
+  private var total: Int64 = 0
+
+  init(storage: any SegmentStorage) throws(LogError) {
+    self.storage = storage
+    bases = try storage.list().compactMap(SegmentHeader.base(ofFile:)).sorted()
+    guard !bases.isEmpty else {
+      throw LogError(.failed, "\(storage.directory): there is no log here (no segment files); name the data directory")
+    }
+  }
+
+  mutating func run(progress: (Int64, Int64) -> Void) throws(LogError) -> VerificationReport {
+    for base in bases {
+      let file = try storage.open(SegmentHeader.fileName(base: base), writable: false)
+      total += try file.size()
+      file.close()
+    }
+    for base in bases { try check(base, progress) }
+    progress(total, total)
+    return report
+  }
+
+  private mutating func check(_ base: Int64, _ progress: (Int64, Int64) -> Void) throws(LogError) {
+    let file = try storage.open(SegmentHeader.fileName(base: base), writable: false)
+    defer { file.close() }
+    let before = done
+    let size = try file.size()
+    defer { done = before + size }
+    report.segments += 1
+    let scanner: SegmentScanner
+    do throws(LogError) {
+      scanner = try SegmentScanner(file: file, base: base)
+      try scanner.header.check(follows: nextBase, of: identity, path: file.path)
+    } catch {
+      report.add(.init(file: file.path, fileOffset: 0, message: error.message))
+      return
+    }
+    identity = scanner.header.identity
+    nextBase = base + scanner.header.capacity
+    var told = done
+    while true {
+      switch try scanner.next() {
+      case .group(let header, let bytes, let offset):
+        checkGroup(header, bytes, file.path, offset)
+        done = before + offset
+        if done - told >= 8 << 20 {
+          progress(done, total)
+          told = done
+        }
+      case .end: return
+      case .bad(let reason):
+        let damaged = scanner.offset
+        guard let next = try scanner.findGroup(knowing: 0, from: damaged + 1) else {
+          let hasSuccessor = try laterGroups(behind: base)
+          if hasSuccessor {
+            report.add(.init(file: file.path, fileOffset: damaged, message: reason))
+          } else {
+            report.tail = "\(file.path): byte \(damaged): \(reason)"
+          }
+          return
+        }
+        report.add(
+          .init(file: file.path, fileOffset: damaged, message: "\(reason); \(next - damaged) bytes are unreadable"))
+        try scanner.seek(to: next)
+      }
+    }
+  }
+
+  private func laterGroups(behind base: Int64) throws(LogError) -> Bool {
+    for later in bases where later > base {
+      let file = try storage.open(SegmentHeader.fileName(base: later), writable: false)
+      defer { file.close() }
+      guard let scanner = try? SegmentScanner(file: file, base: later) else { continue }
+      if try scanner.findGroup(knowing: 0, from: Int64(SegmentHeader.reservedBytes)) != nil { return true }
+    }
+    return false
+  }
+
+  private mutating func checkGroup(
+    _ header: GroupHeader, _ bytes: UnsafeRawBufferPointer, _ path: String, _ offset: Int64
+  ) {
+    if header.sequence != sequence + 1 {
+      report.add(
+        .init(
+          file: path, fileOffset: offset,
+          message: "the group has sequence \(header.sequence) where \(sequence + 1) was expected"))
+    }
+    sequence = header.sequence
+    report.groups += 1
+    report.bytes += Int64(header.length)
+    var decoder = EntryDecoder(group: bytes)
+    do throws(EntryDecoder.Malformed) {
+      while let entry = try decoder.next() { checkEntry(entry, bytes, path, offset) }
+    } catch {
+      report.add(.init(file: path, fileOffset: offset + Int64(error.offset), message: error.reason))
+    }
+  }
+
+  private mutating func checkEntry(
+    _ entry: Entry, _ group: UnsafeRawBufferPointer, _ path: String, _ offset: Int64
+  ) {
+    switch entry {
+    case .append(let topic, let partition, let baseOffset, let range):
+      checkBatch(
+        group.part(range.lowerBound, range.count), topic, partition, baseOffset, path,
+        offset + Int64(range.lowerBound))
+    case .topicCreated(let id, let name, let configuration):
+      topics[id] = Topic(name: name, next: [Int64](repeating: 0, count: Int(max(configuration.partitions, 0))))
+    case .topicDeleted(let id): topics[id] = nil
+    case .offsetCommit: break
+    case .unknown(let kind, _):
+      report.add(
+        .init(file: path, fileOffset: offset, message: "an entry of kind \(kind), which a newer version wrote"))
+    }
+  }
+
+  private mutating func checkBatch(
+    _ batch: UnsafeRawBufferPointer, _ topic: TopicID, _ partition: Int32, _ baseOffset: Int64, _ path: String,
+    _ offset: Int64
+  ) {
+    report.batches += 1
+    let name = TopicPartition(topics[topic]?.name ?? "#\(topic)", partition)
+    let header: RecordBatchHeader
+    do throws(WireError) {
+      header = try RecordBatchHeader(batch)
+    } catch {
+      report.add(.init(file: path, fileOffset: offset, partition: name, message: error.message))
+      return
+    }
+    report.records += UInt64(header.recordCount)
+    let offsets = baseOffset..<max(baseOffset, baseOffset + Int64(header.lastOffsetDelta)) + 1
+    if header.size != batch.count || header.baseOffset != baseOffset {
+      report.add(
+        .init(
+          file: path, fileOffset: offset, partition: name, offsets: offsets,
+          message: "the batch's size or base offset is not that of its entry"))
+    } else if header.crc != RecordBatch.checksum(of: batch) {
+      report.add(
+        .init(file: path, fileOffset: offset, partition: name, offsets: offsets, message: "wrong CRC in the batch"))
+    }
+    guard let known = topics[topic], known.next.indices.contains(Int(partition)) else {
+      report.add(
+        .init(
+          file: path, fileOffset: offset, partition: name, offsets: offsets,
+          message: "a batch of a topic or partition that was never made"))
+      return
+    }
+    let expected = known.next[Int(partition)]
+    if expected < baseOffset {
+      report.add(
+        .init(
+          file: path, fileOffset: offset, partition: name, offsets: expected..<baseOffset, message: "records are missing"))
+    } else if expected > baseOffset {
+      report.add(
+        .init(
+          file: path, fileOffset: offset, partition: name, offsets: offsets, message: "offsets that were there before"))
+    }
+    topics[topic]!.next[Int(partition)] = offsets.upperBound
+  }
+}
