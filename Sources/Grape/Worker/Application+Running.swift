@@ -3,15 +3,20 @@ internal import Glibc
 internal import Synchronization
 
 extension Application {
+  /// Thrown by `run` and `runBlocking` at a second call: a process is one worker.
+  public struct AlreadyRunning: Error, Sendable, CustomStringConvertible {
+    public var description: String { "the application runs already" }
+  }
+
   /// Runs the worker that the node started this process as, on a thread of its own, and ends the process when the node
   /// asks for it: the call does not return.
   ///
   /// Exit statuses: 0 asked to end; 1 `onStart` failed; 64 not started by a node; 69 the node is gone or refuses
   /// the worker; 70 the node broke the protocol; 71 the system lacks descriptors or threads.
   ///
-  /// - Precondition: the application does not run already.
-  public func run() async {
-    let worker = makeWorker()
+  /// - Throws: `AlreadyRunning` at a second call.
+  public func run() async throws {
+    let worker = try makeWorker()
     guard let thread = SystemThread({ worker.run() }) else {
       WorkerEnd.system("no thread for the worker: errno \(errno)").exitProcess()
     }
@@ -21,18 +26,18 @@ extension Application {
   }
 
   /// The same on the calling thread.
-  public func runBlocking() -> Never {
-    makeWorker().run()
+  public func runBlocking() throws -> Never {
+    try makeWorker().run()
     // The end of `run` is the end of the process, unless the heartbeat's thread is just bringing it about.
     while true { pause() }
   }
 
-  private func makeWorker() -> Worker {
+  private func makeWorker() throws(AlreadyRunning) -> Worker {
     let wasRunning = registry.withLock { registry in
       defer { registry.isRunning = true }
       return registry.isRunning
     }
-    precondition(!wasRunning, "the application runs already")
+    if wasRunning { throw AlreadyRunning() }
     guard let environment = WorkerEnvironment.ofProcess() else {
       WorkerEnd.usage(
         """
