@@ -17,6 +17,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -147,4 +148,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # An orderly end, which ends the node too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -12,7 +12,8 @@ Parts, in the order in which they run (all of them unless some are named):
   examples   the tests of the Swift package in Examples/flights
 
 Of a part that succeeds one line is shown; of one that fails what it said. Everything said is kept in .build/test-logs.
-The last line is "N passed, N failed", also in the file summary there. A part that cannot run, or does not end in time, counts as one failure.
+The last line is "N passed, N failed", also in the file summary there. A part that cannot run, or does not end in time,
+counts as one failure.
 Exit code: 0 if nothing failed, 1 otherwise.
 """
 
@@ -306,6 +307,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # An orderly end, which ends what was started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
     except KeyboardInterrupt:
