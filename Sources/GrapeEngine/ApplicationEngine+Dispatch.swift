@@ -133,6 +133,7 @@ extension ApplicationEngine {
         var headers = record.headers
         if let (_, value) = try headers.next(), let value, let slot = scanner.slot(value) { statistics[slot].queued += 1 }
       }
+      withExtendedLifetime(unpacked) {}
     } catch {
       // Only figures depend on it; the same fault is reported when the batch is delivered.
       logger.debug("backlog not counted", metadata: ["app": "\(name)", "error": "\(error)"])

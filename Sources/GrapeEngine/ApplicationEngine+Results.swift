@@ -191,9 +191,10 @@ extension ApplicationEngine {
       }
       headers.append(HeaderName.deadLetter, why.utf8)
       var builder = RecordBatchBuilder(capacity: 256)
-      builder.append(
-        key: event.record.key, value: event.record.value, headerSection: headers.finish().unsafeBytes,
-        timestamp: grape_realtime_ms())
+      headers.finish().withUnsafeBytes {
+        builder.append(
+          key: event.record.key, value: event.record.value, headerSection: $0, timestamp: grape_realtime_ms())
+      }
       let batch = try builder.take()
       withExtendedLifetime(event) {}
       deadLetters += 1
@@ -223,6 +224,8 @@ extension ApplicationEngine {
           to: address,
           ReplyStatus(.gaveUp, ran: .unknown, code: code, message: "gave up after \(attempts) attempts: \(message)"))
       }
+      // The event's memory lives to here: the address points into it.
+      withExtendedLifetime(event) {}
     }
     lanes[index].skippedHead()
   }
@@ -233,9 +236,12 @@ extension ApplicationEngine {
       var headers = HeaderSection()
       headers.append(HeaderName.replyStatus, status.encoded)
       var builder = RecordBatchBuilder(capacity: 256)
-      let key = ByteSlice(address.correlation.encoded)
-      builder.append(
-        key: key.unsafeBytes, value: nil, headerSection: headers.finish().unsafeBytes, timestamp: grape_realtime_ms())
+      let (key, section) = (ByteSlice(address.correlation.encoded), headers.finish())
+      key.withUnsafeBytes { key in
+        section.withUnsafeBytes {
+          builder.append(key: key, value: nil, headerSection: $0, timestamp: grape_realtime_ms())
+        }
+      }
       let batch = try builder.take()
       return [
         Transaction.Append(

@@ -307,6 +307,7 @@ actor Deployer {
     builder.append(
       key: keySlice.unsafeBytes, value: valueSlice?.unsafeBytes, headerSection: HeaderSection.empty.unsafeBytes,
       timestamp: grape_realtime_ms())
+    withExtendedLifetime((keySlice, valueSlice)) {}
     let batch: FinishedBatch
     do throws(WireError) { batch = try builder.take() } catch { throw StatusError(.internal, error.message) }
     do throws(LogError) {

@@ -56,6 +56,11 @@ extension RecordBatch {
     guard header.attributes & ~7 == 0 else {
       throw WireError(.unsupported, "attributes \(header.attributes): only the codec may be set")
     }
+    guard header.producerId == -1, header.producerEpoch == -1, header.baseSequence == -1 else {
+      throw WireError(
+        .unsupported,
+        "producer id \(header.producerId), epoch \(header.producerEpoch), sequence \(header.baseSequence): -1 each is expected")
+    }
     guard header.recordCount > 0, header.lastOffsetDelta == header.recordCount - 1 else {
       throw WireError(
         .malformed,

@@ -30,7 +30,7 @@ import Testing
   @Test func idleWorkersLeaveAfterTheTimeout() {
     var pool = pool()
     _ = pool.demand(2, now: 0)
-    #expect(pool.connected(1) && pool.connected(2))
+    pool.connect(1, 2)
     _ = pool.demand(0, now: 10)
     #expect(pool.nextDeadline(now: 10) == 1010)
     #expect(pool.advance(now: 1009).isEmpty)
@@ -46,13 +46,14 @@ import Testing
     _ = pool.demand(1, now: 0)
     #expect(pool.nextDeadline(now: 0) == 100)
     #expect(pool.advance(now: 100) == [.kill(1, "it did not say hello within the startup timeout")])
-    #expect(!pool.connected(1), "too late")
+    let isWelcome = pool.connected(1)
+    #expect(!isWelcome, "too late")
   }
 
   @Test func failuresBackOffAndOneWorkerTriesFirst() {
     var pool = pool()
     _ = pool.demand(3, now: 0)
-    for id in 1...3 { #expect(pool.connected(id)) }
+    pool.connect(1, 2, 3)
     #expect(pool.exited(1, now: 5).isEmpty)
     #expect(pool.advance(now: 14).isEmpty)
     #expect(pool.advance(now: 15) == [.spawn(4)])
@@ -68,7 +69,7 @@ import Testing
   @Test func stoppingDrainsAndStartsNone() {
     var pool = pool(minimum: 1)
     _ = pool.advance(now: 0)
-    #expect(pool.connected(1))
+    pool.connect(1)
     #expect(pool.stop(now: 1) == [.drain(1)])
     #expect(pool.demand(5, now: 2).isEmpty)
     #expect(pool.advance(now: 51) == [.kill(1, "it did not end within the termination timeout")])
@@ -80,9 +81,19 @@ import Testing
   @Test func aCondemnedWorkerIsKilledOnce() {
     var pool = pool()
     _ = pool.demand(1, now: 0)
-    #expect(pool.connected(1))
+    pool.connect(1)
     #expect(pool.condemn(1, why: "silent") == [.kill(1, "silent")])
     #expect(pool.condemn(1, why: "silent") == [])
     #expect(pool.ready.isEmpty)
+  }
+}
+
+extension WorkerPoolStateMachine {
+  /// The workers say hello, and are welcome.
+  fileprivate mutating func connect(_ ids: ID...) {
+    for id in ids {
+      let isWelcome = connected(id)
+      #expect(isWelcome)
+    }
   }
 }

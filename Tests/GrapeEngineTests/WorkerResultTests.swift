@@ -56,14 +56,26 @@ import Testing
     #expect(try parse(frame(processed: 15)).unfinished == nil)
   }
 
-  @Test(arguments: [
-    (Int64(10), [(Int64, UInt8)]()),  // nothing done, no reason given
-    (21, []), (9, []),  // outside the delivery
-    (20, [(12, 9)]),  // no such verdict
-    (20, [(15, 1), (12, 1)]),  // out of order
-    (15, [(17, 1)]),  // beyond what was processed
-  ]) func whatBreaksTheRulesIsRefused(processed: Int64, verdicts: [(Int64, UInt8)]) {
-    #expect(throws: WireError.self) { try parse(frame(processed: processed, verdicts: verdicts)) }
+  private struct Case: Sendable {
+    var why: String
+    var processed: Int64
+    var verdicts: [(Int64, UInt8)]
+  }
+
+  @Test func whatBreaksTheRulesIsRefused() {
+    let cases = [
+      Case(why: "nothing done, no reason given", processed: 10, verdicts: []),
+      Case(why: "beyond the delivery", processed: 21, verdicts: []),
+      Case(why: "before the delivery", processed: 9, verdicts: []),
+      Case(why: "no such verdict", processed: 20, verdicts: [(12, 9)]),
+      Case(why: "out of order", processed: 20, verdicts: [(15, 1), (12, 1)]),
+      Case(why: "beyond what was processed", processed: 15, verdicts: [(17, 1)]),
+    ]
+    for broken in cases {
+      #expect(throws: WireError.self, "\(broken.why)") {
+        try parse(frame(processed: broken.processed, verdicts: broken.verdicts))
+      }
+    }
   }
 
   @Test func unknownSlotsAreRefused() {

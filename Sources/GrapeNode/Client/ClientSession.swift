@@ -401,9 +401,7 @@ final class ClientSession {
     let text = try reader.bytes(size)
     guard id != 0 else { throw WireError(.malformed, "id 0 is for the connection itself") }
     let json: JSONValue
-    do throws(JSONError) { json = try JSONValue(parsing: text) } catch {
-      return fail(id, StatusError(.badRequest, error.description))
-    }
+    do throws(JSONError) { json = try JSONValue(parsing: text) } catch { throw WireError(.malformed, error.description) }
     let blob = body[reader.position..<body.count]
     services.admin.handle(json, blob: blob) { [weak self] result in
       guard let self else { return }
