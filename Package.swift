@@ -82,6 +82,7 @@ let package = Package(
         "Grape", "GrapeNode", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeCore", "GrapeWire",
         "CGrapeResources", "CGrapeLinux", "CZstd",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
       ]),
 

@@ -23,7 +23,8 @@ struct GrapeCommand: AsyncParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [
-      ServeCommand.self, AppCommand.self, ExecCommand.self, StatsCommand.self, NodeCommands.self, IngestCommand.self,
-      ExitCodesCommand.self,
+      ServeCommand.self, InitCommand.self, DeployCommand.self, AppCommand.self, ExecCommand.self, IngestCommand.self,
+      TailCommand.self, TopologyCommand.self, StatsCommand.self, LogCommand.self, NodeCommands.self, SDKCommand.self,
+      BenchCommand.self, ExitCodesCommand.self,
     ])
 }

@@ -50,7 +50,7 @@ public final class Client: Sendable {
     let id = loop.nextID()
     let frame = ClientFrame.exec(
       event, id: id, durability: durability, blocking: false,
-      timeoutMilliseconds: expiry.map { $0.wholeMilliseconds } ?? 0)
+      timeoutMilliseconds: expiry.map { $0.protocolMilliseconds } ?? 0)
     let answer = try await send([frame], id: id, timeout: timeout, isCancellable: false)
     if answer.type == .reply, let failure = try answer.reply().failure { throw failure }
     return try answer.receipt()
@@ -87,7 +87,7 @@ public final class Client: Sendable {
     -> ByteSlice
   {
     ClientFrame.exec(
-      event, id: id, durability: durability, blocking: true, timeoutMilliseconds: max(1, timeout.wholeMilliseconds))
+      event, id: id, durability: durability, blocking: true, timeoutMilliseconds: max(1, timeout.protocolMilliseconds))
   }
 
   // MARK: Topics
@@ -114,7 +114,7 @@ public final class Client: Sendable {
     let id = loop.nextID()
     let frame = ClientFrame.fetch(
       topic: topic, partition: partition, offset: offset, maxBytes: UInt32(clamping: maxBytes),
-      waitMilliseconds: wait.wholeMilliseconds, id: id)
+      waitMilliseconds: wait.protocolMilliseconds, id: id)
     let limit = (timeout ?? configuration.timeout) + wait
     return try await send([frame], id: id, timeout: limit, isCancellable: true).fetchResult()
   }

@@ -17,7 +17,7 @@ extension NodeConnection {
     try send(
       ClientFrame.exec(
         event, id: id, durability: durability, blocking: false,
-        timeoutMilliseconds: expiry.map { $0.wholeMilliseconds } ?? 0), until: deadline)
+        timeoutMilliseconds: expiry.map { $0.protocolMilliseconds } ?? 0), until: deadline)
     let frame = try answer(to: id, until: deadline)
     if frame.type == .reply, let failure = try frame.reply().failure { throw failure }
     return try frame.receipt()
@@ -34,7 +34,7 @@ extension NodeConnection {
     let deadline = ContinuousClock.now + timeout + .seconds(2)
     try send(
       ClientFrame.exec(
-        event, id: id, durability: durability, blocking: true, timeoutMilliseconds: max(1, timeout.wholeMilliseconds)),
+        event, id: id, durability: durability, blocking: true, timeoutMilliseconds: max(1, timeout.protocolMilliseconds)),
       until: deadline)
     while true {
       let frame: ReceivedFrame
@@ -59,7 +59,7 @@ extension NodeConnection {
     try send(
       ClientFrame.fetch(
         topic: topic, partition: partition, offset: offset, maxBytes: UInt32(clamping: maxBytes),
-        waitMilliseconds: wait.wholeMilliseconds, id: id), until: deadline)
+        waitMilliseconds: wait.protocolMilliseconds, id: id), until: deadline)
     return try answer(to: id, until: deadline).fetchResult()
   }
 
@@ -90,7 +90,7 @@ extension NodeConnection {
 
 extension Duration {
   /// Whole milliseconds, rounded up, within the range of an unsigned 32-bit number.
-  public var wholeMilliseconds: UInt32 {
+  public var protocolMilliseconds: UInt32 {
     let (seconds, attoseconds) = components
     guard seconds >= 0, attoseconds >= 0 else { return 0 }
     guard seconds < 4_000_000 else { return UInt32.max }

@@ -1,14 +1,16 @@
 import ArgumentParser
 import Grape
+import GrapeCore
 import GrapeWire
 
-/// Reads `app@event` into its parts, checked by the rules of docs/protocol.md, "Names".
+/// Reads `app@event` into its parts.
 func parseTarget(_ text: String) throws -> EventTarget {
-  let parts = text.split(separator: "@", omittingEmptySubsequences: false)
-  guard parts.count == 2 else {
-    throw ValidationError("an event is addressed as app@event, for instance shop@order")
+  do throws(NameError) {
+    let address = try EventAddress(text)
+    return EventTarget(app: address.app.text, event: address.event.text)
+  } catch {
+    throw ValidationError(error.message)
   }
-  return EventTarget(app: try parseAppName(String(parts[0])), event: try parseEventName(String(parts[1])))
 }
 
 /// An event's address.
@@ -20,30 +22,13 @@ struct EventTarget: Equatable {
 
 /// Checks an application's name.
 func parseAppName(_ text: String) throws -> String {
-  let bytes = Array(text.utf8)
-  guard let first = bytes.first, isLower(first), bytes.count <= 63,
-    bytes.allSatisfy({ isLower($0) || isDigit($0) || $0 == UInt8(ascii: "-") })
-  else {
-    throw ValidationError(
-      "an application's name is 1 to 63 of a-z, 0-9 and -, and begins with a letter; `\(text)` is not")
-  }
-  return text
+  do throws(NameError) { return try AppName(text).text } catch { throw ValidationError(error.message) }
 }
 
 /// Checks an event's name.
 func parseEventName(_ text: String) throws -> String {
-  let bytes = Array(text.utf8)
-  guard let first = bytes.first, isLower(first), bytes.count <= 127,
-    bytes.allSatisfy({ isLower($0) || isDigit($0) || [0x2d, 0x2e, 0x5f].contains($0) })
-  else {
-    throw ValidationError(
-      "an event's name is 1 to 127 of a-z, 0-9, _, . and -, and begins with a letter; `\(text)` is not")
-  }
-  return text
+  do throws(NameError) { return try EventName(text).text } catch { throw ValidationError(error.message) }
 }
-
-private func isLower(_ byte: UInt8) -> Bool { (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) }
-private func isDigit(_ byte: UInt8) -> Bool { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) }
 
 /// Reads `name=value`.
 func parseHeader(_ text: String) throws -> OutgoingEvent.Header {

@@ -79,12 +79,15 @@ struct IdleWait {
   private let node: NodeConnection
   private let apps: [String]
   private let timeout: Duration
+  private let fixedPause: Duration?
 
   /// - Parameter apps: empty: all.
-  init(_ node: NodeConnection, apps: [String], timeout: Duration) {
+  /// - Parameter pause: between two questions at first; it doubles up to 100 ms, or stays if it is given.
+  init(_ node: NodeConnection, apps: [String], timeout: Duration, pause: Duration? = nil) {
     self.node = node
     self.apps = apps
     self.timeout = timeout
+    fixedPause = pause
   }
 
   /// Polls the statistics. Idle is two answers in a row without lag and with the same number of events processed: what one
@@ -92,7 +95,7 @@ struct IdleWait {
   func run() throws {
     let deadline = ContinuousClock.now + timeout
     var quiet: Int64?
-    var pause = Duration.milliseconds(10)
+    var pause = fixedPause ?? .milliseconds(10)
     while true {
       let stats = try node.ask("stats")
       let all = (stats["apps"]?.array ?? []).filter { apps.isEmpty || apps.contains($0["name"]?.string ?? "") }
@@ -118,7 +121,7 @@ struct IdleWait {
           .deadlineExceeded, "events are left after \(Format.duration(timeout)): \(left.isEmpty ? "some" : left)")
       }
       try node.pause(until: ContinuousClock.now + pause)
-      pause = min(pause * 2, .milliseconds(100))
+      if fixedPause == nil { pause = min(pause * 2, .milliseconds(100)) }
     }
   }
 

@@ -1,6 +1,8 @@
 import ArgumentParser
 import Grape
 import GrapeCore
+import GrapeLog
+import GrapePackages
 
 /// Why a command failed: one line for people, the parts for programs, and the exit code.
 struct CommandFailure: Error, CustomStringConvertible {
@@ -35,6 +37,8 @@ struct CommandFailure: Error, CustomStringConvertible {
       self.init(GrapeExit(error.code), error.message)
       // The request may have been under way when the connection went.
       if error.code == .disconnected || error.code == .deadlineExceeded { ran = .unknown }
+    case let error as PackageError: self.init(GrapeExit(error.code), error.message)
+    case let error as LogError: self.init(GrapeExit(error.code), error.message)
     case is CancellationError: self.init(.interrupted, "interrupted")
     default: self.init(.failure, "\(error)")
     }

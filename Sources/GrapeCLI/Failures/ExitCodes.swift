@@ -1,6 +1,8 @@
 import ArgumentParser
 import Grape
 import GrapeCore
+import GrapeLog
+import GrapePackages
 
 /// What the process exits with: one number per kind of failure. docs/cli.md carries the same table.
 enum GrapeExit: Int32, CaseIterable {
@@ -79,6 +81,29 @@ enum GrapeExit: Int32, CaseIterable {
     case .deadlineExceeded: self = .deadlineExceeded
     case .interrupted: self = .interrupted
     default: self = .internal
+    }
+  }
+
+  /// The exit code that a failure with a package becomes.
+  init(_ code: PackageError.Code) {
+    switch code {
+    case .notFound: self = .noInput
+    case .system: self = .failure
+    case .tooLarge: self = .tooLarge
+    case .changed: self = .conflict
+    default: self = .badInput
+    }
+  }
+
+  /// The exit code that a failure with the log's files becomes.
+  init(_ code: LogError.Code) {
+    switch code {
+    case .corrupt: self = .verificationFailed
+    case .noSuchTopic, .noSuchPartition, .offsetOutOfRange: self = .notFound
+    case .locked: self = .conflict
+    case .failed: self = .noInput
+    case .unsupportedFormat: self = .badInput
+    default: self = .failure
     }
   }
 }
