@@ -74,6 +74,8 @@ struct Verification {
   private var sequence: UInt64 = 0
   private var done: Int64 = 0
   private var total: Int64 = 0
+  /// The log's end was seen: what a node writes from then on is not for this run.
+  private var finished = false
 
   init(storage: any SegmentStorage) throws(LogError) {
     self.storage = storage
@@ -89,7 +91,7 @@ struct Verification {
       total += try file.size()
       file.close()
     }
-    for base in bases { try check(base, progress) }
+    for base in bases where !finished { try check(base, progress) }
     progress(total, total)
     return report
   }
@@ -121,23 +123,45 @@ struct Verification {
           progress(done, total)
           told = done
         }
-      case .end: return
-      case .bad(let reason):
-        let damaged = scanner.offset
-        guard let next = try scanner.findGroup(knowing: 0, from: damaged + 1) else {
-          let hasSuccessor = try laterGroups(behind: base)
-          if hasSuccessor {
-            report.add(.init(file: file.path, fileOffset: damaged, message: reason))
-          } else {
-            report.tail = "\(file.path): byte \(damaged): \(reason)"
-          }
+      case .end:
+        if try !laterGroups(behind: base) {
+          finished = true
           return
         }
-        report.add(
-          .init(file: file.path, fileOffset: damaged, message: "\(reason); \(next - damaged) bytes are unreadable"))
-        try scanner.seek(to: next)
+        if try !reread(scanner, scanner.offset) { return }
+      case .bad(let reason):
+        if try !stepOver(scanner, reason) { return }
       }
     }
+  }
+
+  /// Looks again at bytes that were no group: beside a node they may be one by now. What was found behind them was
+  /// written later, so if they are none still, they never will be.
+  private func reread(_ scanner: SegmentScanner, _ place: Int64) throws(LogError) -> Bool {
+    try scanner.seek(to: place)
+    guard case .group = try scanner.next() else { return false }
+    try scanner.seek(to: place)
+    return true
+  }
+
+  /// Reports damage and goes to the next group of the segment; false if there is none.
+  private mutating func stepOver(_ scanner: SegmentScanner, _ reason: String) throws(LogError) -> Bool {
+    let damaged = scanner.offset
+    let path = scanner.file.path
+    if let next = try scanner.findGroup(knowing: 0, from: damaged + 1) {
+      if try reread(scanner, damaged) { return true }
+      report.add(.init(file: path, fileOffset: damaged, message: "\(reason); \(next - damaged) bytes are unreadable"))
+      try scanner.seek(to: next)
+      return true
+    }
+    if try laterGroups(behind: scanner.header.base) {
+      if try reread(scanner, damaged) { return true }
+      report.add(.init(file: path, fileOffset: damaged, message: reason))
+      return false
+    }
+    report.tail = "\(path): byte \(damaged): \(reason)"
+    finished = true
+    return false
   }
 
   private func laterGroups(behind base: Int64) throws(LogError) -> Bool {
