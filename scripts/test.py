@@ -145,29 +145,27 @@ class Tests:
     def __init__(self, verbose: bool, grape: Optional[pathlib.Path]) -> None:
         self.verbose = verbose
         self.given_grape = grape
-        self.built = False
 
     # What the parts need
 
     def build(self) -> None:
         """Everything in debug: the test targets, and the grape that the end-to-end tests use."""
-        if self.built:
-            return
         print("== build (debug)", flush=True)
         started = time.monotonic()
         step = Step("build", self.verbose).run(["swift", "build", "--build-tests"], BUILD_LIMIT)
         if step.code != 0:
             step.show(re.compile(r"error:"), tail=60)
             raise Broken("the debug build failed")
-        self.built = True
         print(f"   built in {time.monotonic() - started:.0f} s", flush=True)
+
+    def needs_build(self, part: str) -> bool:
+        return part == "unit" or (part in ("golden", "e2e") and self.given_grape is None)
 
     def grape(self) -> pathlib.Path:
         if self.given_grape is not None:
             if not self.given_grape.is_file():
                 raise Broken(f"there is no grape at {self.given_grape}")
             return self.given_grape.resolve()
-        self.build()
         return ROOT / ".build" / "debug" / "grape"
 
     def python_with_kafka(self) -> pathlib.Path:
@@ -190,7 +188,6 @@ class Tests:
     # The parts
 
     def unit(self) -> Count:
-        self.build()
         return self.swift_tests("unit", ["--skip-build"])
 
     def examples(self) -> Count:
@@ -198,12 +195,13 @@ class Tests:
 
     def swift_tests(self, name: str, options: Sequence[Word]) -> Count:
         report = LOGS / f"{name}.xml"
-        # Swift Testing writes its report beside the one that is asked for.
-        written = report.with_name(f"{name}-swift-testing.xml")
-        written.unlink(missing_ok=True)
+        # Depending on the version, Swift Testing writes its report beside the one that is asked for.
+        reports = [report, report.with_name(f"{name}-swift-testing.xml")]
+        for path in reports:
+            path.unlink(missing_ok=True)
         command = ["swift", "test", *options, "--disable-xctest", "--xunit-output", report]
         step = Step(name, self.verbose).run(command, BUILD_LIMIT + TEST_LIMIT)
-        count = count_xunit(written) if written.exists() else Count()
+        count = sum((count_xunit(path) for path in reports if path.exists()), Count())
         if step.code != 0:
             step.show(re.compile(r"✘|error:|recorded an issue"), tail=60)
             if count.failed == 0:
@@ -248,7 +246,7 @@ class Tests:
         if not may_skip and count.skipped:
             count = Count(count.passed, count.failed + count.skipped)
         if step.code != 0 or count.failed:
-            step.show()
+            step.show(re.compile(r"^(FAIL|ERROR): "))
             count.failed = max(count.failed, 1)
         return count
 
@@ -287,9 +285,16 @@ def main() -> int:
     tests = Tests(arguments.verbose, arguments.grape)
     total = Count()
     started = time.monotonic()
-    for name, (what, run) in PARTS.items():
-        if arguments.parts and name not in arguments.parts:
-            continue
+    chosen = [part for part in PARTS if not arguments.parts or part in arguments.parts]
+    if any(tests.needs_build(part) for part in chosen):
+        try:
+            tests.build()
+        except Broken as error:
+            print(f"   {error}: {', '.join(part for part in chosen if tests.needs_build(part))} cannot run")
+            total += Count(failed=1)
+            chosen = [part for part in chosen if not tests.needs_build(part)]
+    for name in chosen:
+        what, run = PARTS[name]
         part_started = time.monotonic()
         try:
             count = run(tests)
