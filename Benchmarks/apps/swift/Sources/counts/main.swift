@@ -14,4 +14,4 @@ app.on("total") { _, _ in
   Reply(String(counts.withLock { $0.values.reduce(0, +) }))
 }
 
-await app.run()
+try await app.run()

@@ -10,7 +10,7 @@ app.on("echo") { event, _ in
   Reply(event.value.array)
 }
 
-await app.run()
+try await app.run()
 
 /// The bytes with ASCII letters as capitals.
 func capitals(_ text: ByteSlice) -> [UInt8] {

@@ -27,4 +27,4 @@ app.on("totals") { _, _ in
   Reply(try json(board.totals()))
 }
 
-await app.run()
+try await app.run()
