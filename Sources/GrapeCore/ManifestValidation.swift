@@ -1,6 +1,6 @@
 extension Manifest {
-  /// Everything that is wrong with the manifest taken alone, in the order of its fields; empty if it is sound. What it says about
-  /// other applications is checked by `Topology`.
+  /// Everything that is wrong with the manifest taken alone, in the order of its fields; empty if it is sound. What
+  /// it says about other applications is checked by `Topology`.
   public func problems() -> [FieldProblem] {
     var problems: [FieldProblem] = []
     runtimeProblems(&problems)
@@ -8,7 +8,8 @@ extension Manifest {
       problems.append(
         FieldProblem(
           FieldPath().key("partitions"),
-          "\(partitions) is out of range: use \(Self.partitionBounds.lowerBound) to \(Self.partitionBounds.upperBound)"))
+          "\(partitions) is out of range: use \(Self.partitionBounds.lowerBound) to \(Self.partitionBounds.upperBound)")
+      )
     }
     slotProblems(&problems)
     signalProblems(&problems)
@@ -44,7 +45,9 @@ extension Manifest {
         problems.append(
           FieldProblem(
             path,
-            "\(product.quotedForMessage) is a path: name the executable product of Package.swift, whose binary is then bin/PRODUCT"))
+            "\(product.quotedForMessage) is a path: name the executable product of Package.swift, whose "
+              + "binary is then bin/PRODUCT"
+          ))
       }
     case .executable(let command):
       commandProblems(command, &problems)
@@ -54,14 +57,17 @@ extension Manifest {
   private func commandProblems(_ command: [String], _ problems: inout [FieldProblem]) {
     let path = FieldPath().key("command")
     guard let program = command.first, !program.isEmpty else {
-      problems.append(FieldProblem(path, "is empty: write the program and its arguments, for instance [./bin/stats, --fast]"))
+      problems.append(
+        FieldProblem(path, "is empty: write the program and its arguments, for instance [./bin/stats, --fast]"))
       return
     }
     if program.hasPrefix("/") {
       problems.append(
         FieldProblem(
           path.index(0),
-          "\(program.quotedForMessage) is an absolute path: name a file of the package (./bin/stats) or a program on PATH"))
+          "\(program.quotedForMessage) is an absolute path: name a file of the package (./bin/stats) or a "
+            + "program on PATH"
+        ))
     } else if let file = runtime.file, let message = PackagePath.problem(file) {
       problems.append(FieldProblem(path.index(0), message))
     }
@@ -114,7 +120,8 @@ extension Manifest {
       if !seen.insert(signal.name).inserted { problems.append(FieldProblem(path, "is there twice")) }
       if slotNames.contains(signal.name) {
         problems.append(
-          FieldProblem(path, "\(signal.name) is a slot too, so that emitting it would be ambiguous: rename one of them"))
+          FieldProblem(path, "\(signal.name) is a slot too, so that emitting it would be ambiguous: rename one of them")
+        )
       }
       var connected: Set<EventAddress> = []
       for (field, targets) in [("slots", signal.slots), ("optional", signal.optional)] {
@@ -174,8 +181,8 @@ public enum PackagePath {
   /// Most folders a file may lie in.
   public static let maximumDepth = 32
 
-  /// What is wrong with a path as the path of a file in a package; nil if nothing is. Good paths are relative, use `/`, have
-  /// no empty, `.` or `..` components and no control characters.
+  /// What is wrong with a path as the path of a file in a package; nil if nothing is. Good paths are relative, use
+  /// `/`, have no empty, `.` or `..` components and no control characters.
   public static func problem(_ path: String) -> String? {
     let shown = path.quotedForMessage
     if path.isEmpty { return "is empty: name a file of the package" }

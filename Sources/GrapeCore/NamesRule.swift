@@ -62,7 +62,8 @@ struct NameRule: Sendable {
     }
     let what =
       position == 1
-      ? "it must begin with a lower-case letter\(mayBeginWithDigit ? " or a digit" : ""), not \(culprit.quotedForMessage)"
+      ? "it must begin with a lower-case letter\(mayBeginWithDigit ? " or a digit" : ""), not "
+        + "\(culprit.quotedForMessage)"
       : "\(culprit.quotedForMessage) at character \(position) is not allowed: use \(allowed)"
     let hint = suggestion(for: text).map { ", for instance \($0)" } ?? ""
     return NameError(text: text, message: "\(kind) \(text.quotedForMessage): \(what)\(hint)")

@@ -1,7 +1,7 @@
 /// How an application runs: its pool of workers, its timeouts, its retries.
 ///
-/// The text form is `profile.yaml`, or the section `profile` of `grape.yaml` (docs/manifest.md). A `Profile` may be built in
-/// any state; `problems()` says what is wrong with it.
+/// The text form is `profile.yaml`, or the section `profile` of `grape.yaml` (docs/manifest.md). A `Profile` may be
+/// built in any state; `problems()` says what is wrong with it.
 public struct Profile: Hashable, Sendable {
   /// Size of the pool.
   public var workers: Workers

@@ -19,7 +19,8 @@ public enum DurationText {
     let (digits, unit) = Quantity.split(text)
     if digits == "0", unit.isEmpty { return .zero }
     guard !digits.isEmpty else {
-      throw QuantityError("\(text.quotedForMessage) is no duration: write a number and a unit, for instance 250ms, 5s or 2m")
+      throw QuantityError(
+        "\(text.quotedForMessage) is no duration: write a number and a unit, for instance 250ms, 5s or 2m")
     }
     guard let scale = units.first(where: { $0.name == unit })?.nanoseconds else {
       let what = unit.isEmpty ? "has no unit" : "has the unknown unit \(unit.quotedForMessage)"
@@ -53,11 +54,14 @@ public enum ByteCountText {
   public static func parse(_ text: String) throws(QuantityError) -> Int {
     let (digits, unit) = Quantity.split(text)
     guard !digits.isEmpty else {
-      throw QuantityError("\(text.quotedForMessage) is no size: write a number of bytes, for instance 262144, 64KiB or 10MiB")
+      throw QuantityError(
+        "\(text.quotedForMessage) is no size: write a number of bytes, for instance 262144, 64KiB or 10MiB")
     }
     guard let scale = unit.isEmpty ? 1 : units.first(where: { $0.name == unit })?.bytes else {
       throw QuantityError(
-        "\(text.quotedForMessage) has the unknown unit \(unit.quotedForMessage): use B, KiB, MiB, GiB or TiB, for instance \(digits)KiB")
+        "\(text.quotedForMessage) has the unknown unit \(unit.quotedForMessage): use B, KiB, MiB, GiB or "
+          + "TiB, for instance \(digits)KiB"
+      )
     }
     guard let bytes = Quantity.scaled(digits, by: scale) else {
       throw QuantityError("\(text.quotedForMessage) is no whole number of bytes, or too large")

@@ -89,7 +89,9 @@ extension Profile {
         problems.append(
           FieldProblem(
             path,
-            "has \(variable.value.utf8.count) bytes: at most \(ByteCountText.format(ProfileBounds.variableBytes)) are allowed"))
+            "has \(variable.value.utf8.count) bytes: at most "
+              + "\(ByteCountText.format(ProfileBounds.variableBytes)) are allowed"
+          ))
       }
     }
     let inherited = FieldPath().key("inherit-environment")
@@ -108,11 +110,15 @@ extension Profile {
   private static func variableNameProblem(_ name: String) -> String? {
     let letters = name.utf8
     guard let first = letters.first else { return "is empty: write the name of an environment variable" }
-    func isLetter(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "_") || UInt8(ascii: "a")...UInt8(ascii: "z") ~= byte | 0x20 }
+    func isLetter(_ byte: UInt8) -> Bool {
+      byte == UInt8(ascii: "_") || UInt8(ascii: "a")...UInt8(ascii: "z") ~= byte | 0x20
+    }
     guard isLetter(first), letters.allSatisfy({ isLetter($0) || UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 }),
       letters.count <= 255
     else {
-      return "\(name.quotedForMessage) is no name of an environment variable: use letters, digits and \"_\", not beginning with a digit"
+      return
+        "\(name.quotedForMessage) is no name of an environment variable: use letters, digits and \"_\", not "
+        + "beginning with a digit"
     }
     if name.hasPrefix("GRAPE_") { return "\(name) is set by the node: names that begin with GRAPE_ are reserved" }
     return nil

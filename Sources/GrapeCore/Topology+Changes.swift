@@ -46,17 +46,20 @@ public struct TopologyProblem: Hashable, Sendable, CustomStringConvertible {
 }
 
 extension Topology {
-  /// The topology with `added` deployed, new or in place of their older versions, all at once: they may emit to each other.
+  /// The topology with `added` deployed, new or in place of their older versions, all at once: they may emit to each
+  /// other.
   ///
-  /// Refused if one of them emits to a slot that would not be there, if a slot would be gone that others emit to, or if a
-  /// number of partitions would change.
+  /// Refused if one of them emits to a slot that would not be there, if a slot would be gone that others emit to, or
+  /// if a number of partitions would change.
   public func deploying(_ added: [Manifest]) throws(TopologyError) -> Topology {
     let next = Topology(manifests + added)
     let names = Set(added.map(\.name))
     var problems: [TopologyProblem] = []
     if names.count < added.count {
       let counts = Dictionary(grouping: added, by: \.name).filter { $0.value.count > 1 }
-      problems += counts.keys.sorted().map { TopologyProblem(.deployedTwice, app: $0, "is to be deployed twice at once") }
+      problems += counts.keys.sorted().map {
+        TopologyProblem(.deployedTwice, app: $0, "is to be deployed twice at once")
+      }
     }
     for name in names.sorted() {
       guard let manifest = next.manifest(of: name) else { continue }
@@ -67,7 +70,8 @@ extension Topology {
           problems.append(
             TopologyProblem(
               .partitionsChanged, app: name, path: FieldPath().key("partitions"),
-              "is \(manifest.partitions), but \(name) is deployed with \(old.partitions): the number is fixed once deployed, "
+              "is \(manifest.partitions), but \(name) is deployed with \(old.partitions): the number is "
+                + "fixed once deployed, "
                 + "because keys would move between partitions; write \(old.partitions), or deploy under a new name"))
         }
       }
@@ -76,7 +80,8 @@ extension Topology {
     return next
   }
 
-  /// The topology without `app`. Refused while others have a required connection to it, unless forced; what they emit to it then fails.
+  /// The topology without `app`. Refused while others have a required connection to it, unless forced; what they emit
+  /// to it then fails.
   public func removing(_ app: AppName, force: Bool = false) throws(TopologyError) -> Topology {
     guard manifest(of: app) != nil else {
       let hint = Suggestion.hint(for: app.text, among: manifests.map(\.name.text))
@@ -133,7 +138,8 @@ extension Topology {
       edges.filter { $0.to == slot && !$0.isOptional && !deployed.contains($0.from.app) }.map { edge in
         TopologyProblem(
           .slotInUse, app: old.name, path: FieldPath().key("slots").key(slot.event.text),
-          "is gone in this version, but \(edge.from) emits to it\(edge.way): keep the slot, or deploy \(edge.from.app) first "
+          "is gone in this version, but \(edge.from) emits to it\(edge.way): keep the slot, or deploy "
+            + "\(edge.from.app) first "
             + "without that connection")
       }
     }

@@ -1,8 +1,9 @@
 extension Topology {
-  /// Loops among the slots, each as the addresses on the way, beginning with the smallest; in order. The last emits to the first.
+  /// Loops among the slots, each as the addresses on the way, beginning with the smallest; in order. The last emits
+  /// to the first.
   ///
-  /// Every slot that lies on a loop is in at least one of those listed: the shortest through it. There are never more loops than slots.
-  /// O(slots × connections) at worst; slots on no loop cost O(1) each.
+  /// Every slot that lies on a loop is in at least one of those listed: the shortest through it. There are never more
+  /// loops than slots. O(slots × connections) at worst; slots on no loop cost O(1) each.
   public var cycles: [[EventAddress]] { CycleFinder(edges.filter { !$0.isMissing }).cycles() }
 }
 

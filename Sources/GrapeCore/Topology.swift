@@ -1,7 +1,7 @@
 /// All deployed applications and how they are connected.
 ///
-/// A value: deploying and removing give a new topology or say why not. Everything it answers is in a fixed order, whatever
-/// the order of deployment.
+/// A value: deploying and removing give a new topology or say why not. Everything it answers is in a fixed order,
+/// whatever the order of deployment.
 public struct Topology: Sendable {
   /// In order of name.
   public private(set) var manifests: [Manifest]
@@ -49,8 +49,9 @@ public struct Topology: Sendable {
   /// Where the events that handlers of an application emit go: for each name that they may emit, the topics it is
   /// written to, in order of address.
   ///
-  /// A name that leads to a required slot which is not there (its application was removed by force) is left out, so that emitting
-  /// it fails instead of losing the event. Optional destinations that are not there are left out of their name's list.
+  /// A name that leads to a required slot which is not there (its application was removed by force) is left out, so
+  /// that emitting it fails instead of losing the event. Optional destinations that are not there are left out of
+  /// their name's list.
   public func routes(of app: AppName) -> [Manifest.Target: [RouteDestination]] {
     guard let manifest = manifest(of: app) else { return [:] }
     var routes: [Manifest.Target: [RouteDestination]] = [:]

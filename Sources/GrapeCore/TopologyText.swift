@@ -1,8 +1,9 @@
 extension TopologyGraph {
-  /// A drawing for terminals: the applications, then trees of slots, each beginning where events come in, then the loops.
+  /// A drawing for terminals: the applications, then trees of slots, each beginning where events come in, then the
+  /// loops.
   ///
-  /// A slot's branches are drawn where it comes first; later it is marked `(above)`, or `(loop)` if it leads back to itself.
-  /// `ascii`: no line-drawing characters.
+  /// A slot's branches are drawn where it comes first; later it is marked `(above)`, or `(loop)` if it leads back to
+  /// itself. `ascii`: no line-drawing characters.
   public func text(rates: Rates? = nil, ascii: Bool = false) -> String {
     if apps.isEmpty && edges.isEmpty { return "No application is deployed.\n" }
     var output = appTable()

@@ -7,9 +7,10 @@ struct GlobError: Error, Hashable, Sendable {
 
 /// A pattern for paths, with the rules of ignore files.
 ///
-/// `*` stands for any characters but `/`, `?` for one, `[a-z]` and `[!a-z]` for one of a set, `**` for any number of folders;
-/// `\` takes the meaning from the next character. A pattern without `/` (but at its end) fits a name in any folder, one with `/` the
-/// path from the package's folder on. A `/` at the end: folders only. A `!` at the beginning turns the verdict round.
+/// `*` stands for any characters but `/`, `?` for one, `[a-z]` and `[!a-z]` for one of a set, `**` for any number of
+/// folders; `\` takes the meaning from the next character. A pattern without `/` (but at its end) fits a name in any
+/// folder, one with `/` the path from the package's folder on. A `/` at the end: folders only. A `!` at the beginning
+/// turns the verdict round.
 struct GlobPattern: Hashable, Sendable {
   /// The pattern begins with `!`.
   let isNegated: Bool
@@ -30,7 +31,9 @@ struct GlobPattern: Hashable, Sendable {
   }
 
   init(_ text: String) throws(GlobError) {
-    guard text.utf8.count <= 1024 else { throw GlobError(message: "has \(text.utf8.count) bytes: at most 1024 are allowed") }
+    guard text.utf8.count <= 1024 else {
+      throw GlobError(message: "has \(text.utf8.count) bytes: at most 1024 are allowed")
+    }
     var body = Array(text.unicodeScalars)
     isNegated = body.first == "!"
     if isNegated { body.removeFirst() }
@@ -38,12 +41,18 @@ struct GlobPattern: Hashable, Sendable {
     if foldersOnly { body.removeLast() }
     let isAnchored = body.contains("/")
     if body.first == "/" { body.removeFirst() }
-    guard !body.isEmpty else { throw GlobError(message: "\(text.quotedForMessage) is no pattern: write for instance \"*.csv\"") }
+    guard !body.isEmpty else {
+      throw GlobError(message: "\(text.quotedForMessage) is no pattern: write for instance \"*.csv\"")
+    }
     var parts: [Part] = isAnchored ? [] : [.anyFolders]
     for component in body.split(separator: "/", omittingEmptySubsequences: false) {
       if component.isEmpty { throw GlobError(message: "\(text.quotedForMessage) has an empty part between slashes") }
       if component.elementsEqual("..".unicodeScalars) || component.elementsEqual(".".unicodeScalars) {
-        throw GlobError(message: "\(text.quotedForMessage) has the part \(String(String.UnicodeScalarView(component)).quotedForMessage): paths begin at the package's folder")
+        throw GlobError(
+          message:
+            "\(text.quotedForMessage) has the part "
+            + "\(String(String.UnicodeScalarView(component)).quotedForMessage): paths begin at the package's folder"
+        )
       }
       if component.elementsEqual("**".unicodeScalars) {
         if parts.last != .anyFolders { parts.append(.anyFolders) }
@@ -65,13 +74,16 @@ struct GlobPattern: Hashable, Sendable {
       case "?": tokens.append(.any)
       case "\\":
         guard position < scalars.count else {
-          throw GlobError(message: "\(text.quotedForMessage) ends with \"\\\", which takes the meaning from the next character")
+          throw GlobError(
+            message: "\(text.quotedForMessage) ends with \"\\\", which takes the meaning from the next character")
         }
         tokens.append(.literal(scalars[position]))
         position += 1
       case "[":
         guard let (set, next) = characterSet(scalars, position) else {
-          throw GlobError(message: "\(text.quotedForMessage) has a \"[\" without its \"]\", or an empty or backward range between them")
+          throw GlobError(
+            message:
+              "\(text.quotedForMessage) has a \"[\" without its \"]\", or an empty or backward range between them")
         }
         tokens.append(set)
         position = next

@@ -13,8 +13,12 @@ import Testing
   }
 
   @Test func goodNamesAreTaken() throws {
-    for name in ["a", "flights", "a-1", "a--", String(repeating: "x", count: 63)] { #expect(try AppName(name).text == name) }
-    for name in ["a", "raw.v2", "a_b-c.d", String(repeating: "x", count: 127)] { #expect(try EventName(name).text == name) }
+    for name in ["a", "flights", "a-1", "a--", String(repeating: "x", count: 63)] {
+      #expect(try AppName(name).text == name)
+    }
+    for name in ["a", "raw.v2", "a_b-c.d", String(repeating: "x", count: 127)] {
+      #expect(try EventName(name).text == name)
+    }
     let address = try EventAddress("flights@raw.v2")
     #expect(address.app.text == "flights")
     #expect(address.event.text == "raw.v2")
@@ -28,21 +32,27 @@ import Testing
         == "application name \"Flights\": it must begin with a lower-case letter, not \"F\", for instance flights")
     #expect(
       appError("my_app")
-        == "application name \"my_app\": \"_\" at character 3 is not allowed: use lower-case letters, digits and \"-\", for instance my-app")
+        == "application name \"my_app\": \"_\" at character 3 is not allowed: use lower-case letters, digits and \"-\", for instance my-app"
+    )
     #expect(
       appError("flüge")
-        == "application name \"flüge\": \"ü\" at character 3 is not allowed: use lower-case letters, digits and \"-\", for instance flge")
+        == "application name \"flüge\": \"ü\" at character 3 is not allowed: use lower-case letters, digits and \"-\", for instance flge"
+    )
     #expect(appError("1") == "application name \"1\": it must begin with a lower-case letter, not \"1\"")
     #expect(
       appError(String(repeating: "a", count: 64))
         == "application name \"\(String(repeating: "a", count: 64))\" has 64 characters: at most 63 are allowed")
     #expect(
       eventError("a\nb\"\u{1b}")
-        == "event name \"a\\nb\\\"\\u{1b}\": \"\\n\" at character 2 is not allowed: use lower-case letters, digits, \"-\", \"_\" and \".\", for instance a-b")
+        == "event name \"a\\nb\\\"\\u{1b}\": \"\\n\" at character 2 is not allowed: use lower-case letters, digits, \"-\", \"_\" and \".\", for instance a-b"
+    )
     #expect(eventError(".a")?.hasPrefix("event name \".a\": it must begin with a lower-case letter, not \".\"") == true)
-    #expect(eventError(String(repeating: "a", count: 128))?.hasSuffix("has 128 characters: at most 127 are allowed") == true)
-    #expect(addressError("flights") == "\"flights\" is no event address: write APPLICATION@EVENT, for instance flights@raw")
-    #expect(addressError("@raw") == "event address \"@raw\": the application name is empty: write a name such as flights")
+    #expect(
+      eventError(String(repeating: "a", count: 128))?.hasSuffix("has 128 characters: at most 127 are allowed") == true)
+    #expect(
+      addressError("flights") == "\"flights\" is no event address: write APPLICATION@EVENT, for instance flights@raw")
+    #expect(
+      addressError("@raw") == "event address \"@raw\": the application name is empty: write a name such as flights")
     #expect(addressError("a@") == "event address \"a@\": the event name is empty: write a name such as parsed")
     #expect(addressError("a@b@c")?.contains("\"@\" at character 2 is not allowed") == true)
   }
@@ -75,20 +85,26 @@ import Testing
 
 @Suite struct QuantityTests {
   @Test(arguments: [
-    ("0", Duration.zero), ("250ms", .milliseconds(250)), ("5s", .seconds(5)), ("2m", .seconds(120)), ("1h", .seconds(3600)),
-    ("1.5s", .milliseconds(1500)), ("1 s", .seconds(1)), ("100us", .microseconds(100)), ("7d", .seconds(604800)), ("0.001ms", .microseconds(1)),
+    ("0", Duration.zero), ("250ms", .milliseconds(250)), ("5s", .seconds(5)), ("2m", .seconds(120)),
+    ("1h", .seconds(3600)),
+    ("1.5s", .milliseconds(1500)), ("1 s", .seconds(1)), ("100us", .microseconds(100)), ("7d", .seconds(604800)),
+    ("0.001ms", .microseconds(1)),
   ])
   func durationsAreRead(_ text: String, _ expected: Duration) throws {
     #expect(try DurationText.parse(text) == expected)
   }
 
-  @Test(arguments: ["", "s", "5", "-5s", "5 parsecs", "1.s", ".5s", "1e3s", "99999999999999999999s", "9999999999999h", "0.0000001us", "5s ", "٣s"])
+  @Test(arguments: [
+    "", "s", "5", "-5s", "5 parsecs", "1.s", ".5s", "1e3s", "99999999999999999999s", "9999999999999h", "0.0000001us",
+    "5s ", "٣s",
+  ])
   func textsThatAreNoDurationsAreRefused(_ text: String) {
     #expect(throws: QuantityError.self) { try DurationText.parse(text) }
   }
 
   @Test(arguments: [
-    ("0", 0), ("262144", 262144), ("64KiB", 65536), ("10MiB", 10 << 20), ("1.5GiB", 3 << 29), ("2 kB", 2000), ("1MB", 1_000_000), ("5B", 5),
+    ("0", 0), ("262144", 262144), ("64KiB", 65536), ("10MiB", 10 << 20), ("1.5GiB", 3 << 29), ("2 kB", 2000),
+    ("1MB", 1_000_000), ("5B", 5),
   ])
   func sizesAreRead(_ text: String, _ expected: Int) throws {
     #expect(try ByteCountText.parse(text) == expected)

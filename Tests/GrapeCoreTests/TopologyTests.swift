@@ -3,7 +3,8 @@ import Testing
 
 /// `app("a", ["x": "y, b@z, w?"])`: slots in the order given; `?` marks what is optional.
 func app(
-  _ name: String, partitions: Int = 4, _ slots: KeyValuePairs<String, String>, signals: KeyValuePairs<String, String> = [:]
+  _ name: String, partitions: Int = 4, _ slots: KeyValuePairs<String, String>,
+  signals: KeyValuePairs<String, String> = [:]
 ) throws -> Manifest {
   func targets(_ text: String, optional: Bool) throws -> [Manifest.Target] {
     try text.split(separator: ",").map { $0.drop { $0 == " " } }.filter { $0.hasSuffix("?") == optional }.map {
@@ -46,9 +47,10 @@ func flightsAndStats() throws -> [Manifest] {
   @Test func routesNameTopicsAndPartitions() throws {
     let topology = try Topology().deploying(try flightsAndStats())
     let routes = topology.routes(of: try AppName("flights"))
-    let shown = Dictionary(uniqueKeysWithValues: routes.map { key, value in
-      (key.description, value.map { "\($0.topic) \($0.address.event) \($0.partitions)" })
-    })
+    let shown = Dictionary(
+      uniqueKeysWithValues: routes.map { key, value in
+        (key.description, value.map { "\($0.topic) \($0.address.event) \($0.partitions)" })
+      })
     #expect(
       shown == [
         "parsed": ["flights.events parsed 4"],
@@ -66,28 +68,35 @@ func flightsAndStats() throws -> [Manifest] {
 
   @Test func emittingToWhatIsNotThereIsRefused() throws {
     let base = try Topology().deploying(try flightsAndStats())
-    #expect(refusal { _ = try base.deploying([try app("a", ["x": "statz@flight, stats@fligth, flights@enriched, b@y"])]) } == """
-      a: slots.x.emits[0]: there is no application statz: did you mean stats? Otherwise deploy it before or together with this one, or list statz@flight under "optional"
-      a: slots.x.emits[1]: stats has no slot fligth: did you mean "flight"?
-      a: slots.x.emits[2]: enriched is a signal of flights, and only its own handlers emit it: name one of its slots
-      a: slots.x.emits[3]: there is no application b: deploy it before or together with this one, or list b@y under "optional"
-      """)
-    #expect(refusal { _ = try base.deploying([try app("a", ["x": "s"], signals: ["s": "b@y, c@z?"])]) }
-      == "a: signals.s.slots[0]: there is no application b: deploy it before or together with this one, or list b@y under \"optional\"")
+    #expect(
+      refusal { _ = try base.deploying([try app("a", ["x": "statz@flight, stats@fligth, flights@enriched, b@y"])]) }
+        == """
+        a: slots.x.emits[0]: there is no application statz: did you mean stats? Otherwise deploy it before or together with this one, or list statz@flight under "optional"
+        a: slots.x.emits[1]: stats has no slot fligth: did you mean "flight"?
+        a: slots.x.emits[2]: enriched is a signal of flights, and only its own handlers emit it: name one of its slots
+        a: slots.x.emits[3]: there is no application b: deploy it before or together with this one, or list b@y under "optional"
+        """)
+    #expect(
+      refusal { _ = try base.deploying([try app("a", ["x": "s"], signals: ["s": "b@y, c@z?"])]) }
+        == "a: signals.s.slots[0]: there is no application b: deploy it before or together with this one, or list b@y under \"optional\""
+    )
   }
 
   @Test func applicationsDeployedTogetherMayEmitToEachOther() throws {
     let topology = try Topology().deploying([try app("a", ["x": "b@y"]), try app("b", ["y": "a@x"])])
     #expect(topology.edges.map { "\($0.from)>\($0.to)" } == ["a@x>b@y", "b@y>a@x"])
-    #expect(refusal { _ = try Topology().deploying([try app("a", ["x": ""]), try app("a", ["y": ""])]) }
-      == "a: is to be deployed twice at once")
+    #expect(
+      refusal { _ = try Topology().deploying([try app("a", ["x": ""]), try app("a", ["y": ""])]) }
+        == "a: is to be deployed twice at once")
   }
 
   @Test func anUpdateMustKeepTheSlotsThatOthersUse() throws {
     let base = try Topology().deploying(try flightsAndStats())
     let smaller = try app("stats", partitions: 2, ["flight": ""])
-    #expect(refusal { _ = try base.deploying([smaller]) }
-      == "stats: slots.route: is gone in this version, but flights@parsed emits to it by the signal enriched: keep the slot, or deploy flights first without that connection")
+    #expect(
+      refusal { _ = try base.deploying([smaller]) }
+        == "stats: slots.route: is gone in this version, but flights@parsed emits to it by the signal enriched: keep the slot, or deploy flights first without that connection"
+    )
     // Together with a version of the other that no longer needs it, it goes.
     let other = try app("flights", ["raw": "stats@flight"])
     #expect(try base.deploying([smaller, other]).edges.count == 1)
@@ -95,17 +104,20 @@ func flightsAndStats() throws -> [Manifest] {
 
   @Test func partitionsAreFixed() throws {
     let base = try Topology().deploying([try app("a", partitions: 4, ["x": ""])])
-    #expect(refusal { _ = try base.deploying([try app("a", partitions: 8, ["x": ""])]) }
-      == "a: partitions: is 8, but a is deployed with 4: the number is fixed once deployed, because keys would move between partitions; write 4, or deploy under a new name")
+    #expect(
+      refusal { _ = try base.deploying([try app("a", partitions: 8, ["x": ""])]) }
+        == "a: partitions: is 8, but a is deployed with 4: the number is fixed once deployed, because keys would move between partitions; write 4, or deploy under a new name"
+    )
   }
 
   @Test func removingWhatOthersEmitToIsRefusedUnlessForced() throws {
     let base = try Topology().deploying(try flightsAndStats())
     let stats = try AppName("stats")
-    #expect(refusal { _ = try base.removing(stats) } == """
-      stats: cannot be removed: flights@parsed emits to stats@flight by the signal enriched
-      stats: cannot be removed: flights@parsed emits to stats@route by the signal enriched
-      """)
+    #expect(
+      refusal { _ = try base.removing(stats) } == """
+        stats: cannot be removed: flights@parsed emits to stats@flight by the signal enriched
+        stats: cannot be removed: flights@parsed emits to stats@route by the signal enriched
+        """)
     let forced = try base.removing(stats, force: true)
     let routes = forced.routes(of: try AppName("flights"))
     #expect(routes[try Manifest.Target("enriched")] == nil, "emitting to nowhere must fail, not lose the event")
@@ -146,7 +158,9 @@ func flightsAndStats() throws -> [Manifest] {
       // Reachability by brute force.
       var reach = [[Bool]](repeating: [Bool](repeating: false, count: count), count: count)
       for edge in edges { reach[edge[0]][edge[1]] = true }
-      for k in 0..<count { for i in 0..<count { for j in 0..<count where reach[i][k] && reach[k][j] { reach[i][j] = true } } }
+      for k in 0..<count {
+        for i in 0..<count { for j in 0..<count where reach[i][k] && reach[k][j] { reach[i][j] = true } }
+      }
       let expected = Set((0..<count).filter { reach[$0][$0] }.map { names[$0] })
       let cycles = Topology([manifest]).cycles
       #expect(Set(cycles.flatMap { $0.map(\.event) }) == expected, "seed \(seed)")

@@ -38,7 +38,8 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
       (tar cf - -C app . | head -c 3000 | gzip; tar cf - -C app . | tail -c +3001 | gzip) > members.tar.gz
       """)
     for name in [
-      "made.tar.zst", "root.tar", "root.tar.gz", "root.tar.zst", "top.tar", "star.tar", "pax.tar", "ustar.tar", "v7.tar", "gnu.tar",
+      "made.tar.zst", "root.tar", "root.tar.gz", "root.tar.zst", "top.tar", "star.tar", "pax.tar", "ustar.tar",
+      "v7.tar", "gnu.tar",
       "members.tar.gz",
     ] {
       #expect(try Package.load(archive: scratch.path + "/" + name) == folder, "\(name)")
@@ -81,7 +82,8 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
   @Test func longNamesOfEveryFormatAreRead() throws {
     let scratch = try Scratch()
     try scratch.application()
-    try scratch.write("app/" + String(repeating: "long-folder-name/", count: 12) + String(repeating: "f", count: 150), "x")
+    try scratch.write(
+      "app/" + String(repeating: "long-folder-name/", count: 12) + String(repeating: "f", count: 150), "x")
     let folder = try Package.load(folder: scratch.path + "/app")
     try scratch.shell("tar --format=pax -cf pax.tar app; tar --format=gnu -cf gnu.tar app")
     #expect(try Package.load(archive: scratch.path + "/pax.tar") == folder)
@@ -103,12 +105,14 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     #expect(try Package.load(folder: first.folder) == first.package)
     #expect(try scratch.shell("stat -c %a store/*/bin/tool store/*/app.py").split(separator: "\n") == ["755", "644"])
 
-    let again = try PackageArchive.unpack(.bytes(try scratch.bytes("app.tgz")), into: store, expecting: first.package.version)
+    let again = try PackageArchive.unpack(
+      .bytes(try scratch.bytes("app.tgz")), into: store, expecting: first.package.version)
     #expect(again == first)
     #expect(try scratch.shell("ls -A store") == first.package.version + "\n")
 
     #expect(throws: PackageError.self) {
-      try PackageArchive.unpack(.file(scratch.path + "/app.tgz"), into: store, expecting: String(repeating: "0", count: 64))
+      try PackageArchive.unpack(
+        .file(scratch.path + "/app.tgz"), into: store, expecting: String(repeating: "0", count: 64))
     }
     #expect(try scratch.shell("ls -A store") == first.package.version + "\n")
   }
@@ -117,7 +121,9 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     let scratch = try Scratch()
     var tar = TarBuilder.good
     tar.add("../evil", data: "x")
-    #expect(throws: PackageError.self) { try PackageArchive.unpack(.bytes(tar.finished), into: scratch.path + "/store") }
+    #expect(throws: PackageError.self) {
+      try PackageArchive.unpack(.bytes(tar.finished), into: scratch.path + "/store")
+    }
     #expect(try scratch.shell("ls -A") == "")
     #expect(throws: PackageError.self) {
       try PackageArchive.make(folder: scratch.path + "/none", to: scratch.path + "/out.tar.zst")
@@ -133,7 +139,9 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     let scratch = try Scratch()
     try scratch.application()
     try scratch.write("out", "precious")
-    #expect(throws: PackageError.self) { try PackageArchive.make(folder: scratch.path + "/app", to: scratch.path + "/out") }
+    #expect(throws: PackageError.self) {
+      try PackageArchive.make(folder: scratch.path + "/app", to: scratch.path + "/out")
+    }
     #expect(try scratch.shell("cat out") == "precious")
   }
 }
@@ -151,11 +159,17 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
   @Test func excludedFilesStayOut() throws {
     let scratch = try Scratch()
     try scratch.application()
-    for name in [".git/HEAD", "__pycache__/app.pyc", ".build/x", ".venv/bin/python", "x/y.pyc", ".grape/grape.py", "big.csv", "keep.csv"] {
+    for name in [
+      ".git/HEAD", "__pycache__/app.pyc", ".build/x", ".venv/bin/python", "x/y.pyc", ".grape/grape.py", "big.csv",
+      "keep.csv",
+    ] {
       try scratch.write("app/" + name, "x")
     }
     try scratch.write("app/grape.yaml", TarBuilder.manifest + "exclude: [\"*.csv\", \"!keep.csv\", /data]\n")
-    #expect(try Package.load(folder: scratch.path + "/app").files.map(\.path) == ["app.py", "bin/tool", "grape.yaml", "keep.csv"])
+    #expect(
+      try Package.load(folder: scratch.path + "/app").files.map(\.path) == [
+        "app.py", "bin/tool", "grape.yaml", "keep.csv",
+      ])
     try scratch.write("app/grape.yaml", TarBuilder.manifest + "include: [app.py, bin]\n")
     #expect(try Package.load(folder: scratch.path + "/app").files.map(\.path) == ["app.py", "bin/tool", "grape.yaml"])
   }
@@ -166,9 +180,11 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     try scratch.write("build/Flights", "binary", executable: true)
     #expect(
       refusal(scratch)
-        == "missingFile: the package does not hold \"bin/Flights\", which the manifest starts: build it with \"swift build -c release --product Flights\" and put it there; grape deploy does both")
+        == "missingFile: the package does not hold \"bin/Flights\", which the manifest starts: build it with \"swift build -c release --product Flights\" and put it there; grape deploy does both"
+    )
     #expect(try Package.load(folder: scratch.path + "/app", requiringEntry: false).files.count == 1)
-    let package = try Package.load(folder: scratch.path + "/app", adding: ["bin/Flights": scratch.path + "/build/Flights"])
+    let package = try Package.load(
+      folder: scratch.path + "/app", adding: ["bin/Flights": scratch.path + "/build/Flights"])
     #expect(package.files.map(\.path) == ["bin/Flights", "grape.yaml"])
     #expect(package.files[0].kind == .executable)
   }
@@ -186,28 +202,44 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     let scratch = try Scratch()
     #expect(refusal(scratch) == "notFound: there is no folder T/app")
     try scratch.write("app/x", "")
-    #expect(refusal(scratch) == "noManifest: T/app holds no grape.yaml: an application's folder does; \"grape init NAME\" makes one")
+    #expect(
+      refusal(scratch)
+        == "noManifest: T/app holds no grape.yaml: an application's folder does; \"grape init NAME\" makes one")
     try scratch.write("app/grape.yml", "")
     #expect(refusal(scratch) == "noManifest: T/app holds no grape.yaml: rename grape.yml to grape.yaml")
     try scratch.write("app/grape.yaml", "grape: 1\n")
     #expect(refusal(scratch).hasPrefix("invalidManifest: T/app/grape.yaml:1:1: the field \"name\" is missing"))
     try scratch.write("app/grape.yaml", TarBuilder.manifest)
     try scratch.write("app/apps.py", "")
-    #expect(refusal(scratch) == "missingFile: the package does not hold \"app.py\", which the manifest starts: did you mean \"apps.py\"?")
+    #expect(
+      refusal(scratch)
+        == "missingFile: the package does not hold \"app.py\", which the manifest starts: did you mean \"apps.py\"?")
     try scratch.write("app/app.py", "")
     #expect(refusal(scratch) == "")
     try scratch.link("app/out", to: "/etc/passwd")
-    #expect(refusal(scratch) == "unsafePath: T/app/out is a link to \"/etc/passwd\", an absolute path: links must be relative and stay in the package; exclude it in grape.yaml or copy the file")
+    #expect(
+      refusal(scratch)
+        == "unsafePath: T/app/out is a link to \"/etc/passwd\", an absolute path: links must be relative and stay in the package; exclude it in grape.yaml or copy the file"
+    )
     try scratch.shell("rm app/out; mkfifo app/pipe")
-    #expect(refusal(scratch) == "unsupported: T/app/pipe is not a regular file; exclude it in grape.yaml, for instance exclude: [pipe]")
+    #expect(
+      refusal(scratch)
+        == "unsupported: T/app/pipe is not a regular file; exclude it in grape.yaml, for instance exclude: [pipe]")
     try scratch.shell("rm app/pipe")
     var limits = PackageLimits()
     limits.files = 2
-    #expect(refusal(scratch, limits: limits) == "tooLarge: T/app holds 5 files: a package may hold 2; list what it needs under \"include\" in grape.yaml")
+    #expect(
+      refusal(scratch, limits: limits)
+        == "tooLarge: T/app holds 5 files: a package may hold 2; list what it needs under \"include\" in grape.yaml")
     limits = PackageLimits()
     limits.unpackedBytes = 10
-    #expect(refusal(scratch, limits: limits) == "tooLarge: T/app holds more than 10, the most a package may hold: with grape.yaml it is too much; exclude what workers do not need")
-    try scratch.write("app/grape.yaml", "grape: 1\nname: f\nruntime: executable\ncommand: [./app.py]\nslots: {raw: {}}\n")
-    #expect(refusal(scratch) == "missingFile: \"app.py\", which the manifest starts, is not executable: run chmod +x on it")
+    #expect(
+      refusal(scratch, limits: limits)
+        == "tooLarge: T/app holds more than 10, the most a package may hold: with grape.yaml it is too much; exclude what workers do not need"
+    )
+    try scratch.write(
+      "app/grape.yaml", "grape: 1\nname: f\nruntime: executable\ncommand: [./app.py]\nslots: {raw: {}}\n")
+    #expect(
+      refusal(scratch) == "missingFile: \"app.py\", which the manifest starts, is not executable: run chmod +x on it")
   }
 }

@@ -71,12 +71,14 @@ struct Case: Sendable, CustomTestStringConvertible {
     #expect(manifest.exclude == ["*.csv"])
     #expect(
       manifest.config.text
-        == #"{"limit":5,"ratio":0.5,"on":"yes","off":"no","nested":[true,null,"1",{"a":null}],"hex":31,"when":"2013-01-01"}"#)
+        == #"{"limit":5,"ratio":0.5,"on":"yes","off":"no","nested":[true,null,"1",{"a":null}],"hex":31,"when":"2013-01-01"}"#
+    )
     #expect(manifest.profile.workers == Profile.Workers(min: 1, max: 3))
     #expect(manifest.profile.durability == .os)
-    #expect(manifest.warnings() == [
-      "signals.counted: no slot of flights emits it; name it in the \"emits\" of the slots that do"
-    ])
+    #expect(
+      manifest.warnings() == [
+        "signals.counted: no slot of flights emits it; name it in the \"emits\" of the slots that do"
+      ])
   }
 
   @Test func theLeastManifestHasTheDefaults() throws {
@@ -113,12 +115,19 @@ struct Case: Sendable, CustomTestStringConvertible {
       grape.yaml:1:1: the field "slots" is missing: write for instance "slots: {raw: {}}"
       grape.yaml:5:1: unknown field "slotz": did you mean "slots"?
       """),
-    Case(head + "slots: {}\n", "grape.yaml:5:1: slots: is empty: an application has at least one slot, for instance \"raw: {}\""),
-    Case(head + "slots: raw\n", "grape.yaml:5:8: slots: is a single value: write a mapping, for instance \"raw: {emits: [parsed]}\""),
-    Case(head + "slots: [raw]\n", "grape.yaml:5:8: slots: is a list: write a mapping, for instance \"raw: {emits: [parsed]}\""),
+    Case(
+      head + "slots: {}\n",
+      "grape.yaml:5:1: slots: is empty: an application has at least one slot, for instance \"raw: {}\""),
+    Case(
+      head + "slots: raw\n",
+      "grape.yaml:5:8: slots: is a single value: write a mapping, for instance \"raw: {emits: [parsed]}\""),
+    Case(
+      head + "slots: [raw]\n",
+      "grape.yaml:5:8: slots: is a list: write a mapping, for instance \"raw: {emits: [parsed]}\""),
     Case(
       head + "slots:\n  raw:\n    emits: [parset, stats@flight]\n  parsed: {}\n",
-      "grape.yaml:7:13: slots.raw.emits[0]: parset is neither a slot nor a signal of flights: did you mean \"parsed\"? (a slot of another application is written APPLICATION@EVENT)"),
+      "grape.yaml:7:13: slots.raw.emits[0]: parset is neither a slot nor a signal of flights: did you mean \"parsed\"? (a slot of another application is written APPLICATION@EVENT)"
+    ),
     Case(
       head + "slots:\n  raw:\n    emits: [stats@, \"x@y@z\", {a: 1}, parset]\n  parsed: {}\n",
       """
@@ -146,44 +155,83 @@ struct Case: Sendable, CustomTestStringConvertible {
       grape.yaml:5:22: slots.raw.emits: is "parsed": write a list, for instance [parsed, stats@flight]
       grape.yaml:5:30: slots.raw: unknown field "emit": use emits
       """),
-    Case(head + "slots: {Raw: {}}\n", "grape.yaml:5:9: slots: event name \"Raw\": it must begin with a lower-case letter, not \"R\", for instance raw"),
-    Case(head + "slots: {raw: {}}\npartitions: many\n", "grape.yaml:6:13: partitions: is \"many\": write a whole number, for instance 4"),
-    Case(head + "slots: {raw: {}}\npartitions: \"4\"\n", "grape.yaml:6:13: partitions: is \"4\": write a whole number, for instance 4"),
+    Case(
+      head + "slots: {Raw: {}}\n",
+      "grape.yaml:5:9: slots: event name \"Raw\": it must begin with a lower-case letter, not \"R\", for instance raw"),
+    Case(
+      head + "slots: {raw: {}}\npartitions: many\n",
+      "grape.yaml:6:13: partitions: is \"many\": write a whole number, for instance 4"),
+    Case(
+      head + "slots: {raw: {}}\npartitions: \"4\"\n",
+      "grape.yaml:6:13: partitions: is \"4\": write a whole number, for instance 4"),
     Case(head + "slots: {raw: {}}\npartitions: 0\n", "grape.yaml:6:13: partitions: 0 is out of range: use 1 to 1024"),
-    Case(head + "slots: {raw: {}}\npartitions: 1025\n", "grape.yaml:6:13: partitions: 1025 is out of range: use 1 to 1024"),
-    Case(head + "slots: {raw: {}}\nconfig: 5\n", "grape.yaml:6:9: config: is a single value: write a mapping, for instance \"threshold: 5\""),
-    Case(head + "slots: {raw: {}}\nconfig: {a: .inf}\n", "grape.yaml:6:13: config.a: .inf is a number that JSON cannot hold: write a finite one, or put it in quotes"),
-    Case(head + "slots: {raw: {}}\nname: x\n", "grape.yaml:2:1: the key \"name\" is there twice in one mapping: remove one of them"),
+    Case(
+      head + "slots: {raw: {}}\npartitions: 1025\n", "grape.yaml:6:13: partitions: 1025 is out of range: use 1 to 1024"),
+    Case(
+      head + "slots: {raw: {}}\nconfig: 5\n",
+      "grape.yaml:6:9: config: is a single value: write a mapping, for instance \"threshold: 5\""),
+    Case(
+      head + "slots: {raw: {}}\nconfig: {a: .inf}\n",
+      "grape.yaml:6:13: config.a: .inf is a number that JSON cannot hold: write a finite one, or put it in quotes"),
+    Case(
+      head + "slots: {raw: {}}\nname: x\n",
+      "grape.yaml:2:1: the key \"name\" is there twice in one mapping: remove one of them"),
     Case(head + "slots: {raw: {}}\n\tx: 1\n", "grape.yaml:6:1: a tab cannot indent: use spaces"),
-    Case(head + "slots: {raw: {}\n", "grape.yaml:6:1: not YAML: did not find expected ',' or '}' while parsing a flow mapping"),
-    Case(head + "slots: &a {raw: {}}\n", "grape.yaml:5:8: anchors (&name) and aliases (*name) are not read here: write the value out"),
+    Case(
+      head + "slots: {raw: {}\n",
+      "grape.yaml:6:1: not YAML: did not find expected ',' or '}' while parsing a flow mapping"),
+    Case(
+      head + "slots: &a {raw: {}}\n",
+      "grape.yaml:5:8: anchors (&name) and aliases (*name) are not read here: write the value out"),
     Case(head + "slots: !x {raw: {}}\n", "grape.yaml:5:8: the tag \"!x\" is not read here: leave it out"),
     Case(head + "slots: {[a]: {}}\n", "grape.yaml:5:9: a key must be a single value, not a list"),
-    Case(head + "slots: {raw: {}}\n---\na: 1\n", "grape.yaml:6:1: a second document begins here: one file holds one document"),
-    Case(head + "slots: {raw: {}}\nconfig: {a: \u{1}}\n", "grape.yaml:6:13: a control character is not allowed here: remove it"),
+    Case(
+      head + "slots: {raw: {}}\n---\na: 1\n",
+      "grape.yaml:6:1: a second document begins here: one file holds one document"),
+    Case(
+      head + "slots: {raw: {}}\nconfig: {a: \u{1}}\n",
+      "grape.yaml:6:13: a control character is not allowed here: remove it"),
     Case(
       "grape: 1\nname: f\nruntime: swift\ncommand: [x]\nslots: {raw: {}}\n",
       """
       grape.yaml:3:10: runtime swift needs the field "entry", for instance "entry: MyApp"
       grape.yaml:4:1: command: does not belong to runtime swift: use "entry"
       """),
-    Case("grape: 1\nname: f\nruntime: swift\nentry: bin/F\nslots: {raw: {}}\n", "grape.yaml:4:8: entry: \"bin/F\" is a path: name the executable product of Package.swift, whose binary is then bin/PRODUCT"),
-    Case("grape: 1\nname: f\nruntime: python\nentry: app.sh\nslots: {raw: {}}\n", "grape.yaml:4:8: entry: \"app.sh\" is no Python script: name a file that ends in .py"),
-    Case("grape: 1\nname: f\nruntime: python\nentry: ../app.py\nslots: {raw: {}}\n", "grape.yaml:4:8: entry: \"../app.py\" has the part \"..\", which could lead out of the package"),
-    Case("grape: 1\nname: f\nruntime: executable\ncommand: []\nslots: {raw: {}}\n", "grape.yaml:4:1: command: is empty: write the program and its arguments, for instance [./bin/stats, --fast]"),
-    Case("grape: 1\nname: f\nruntime: executable\ncommand: [/bin/sh]\nslots: {raw: {}}\n", "grape.yaml:4:11: command[0]: \"/bin/sh\" is an absolute path: name a file of the package (./bin/stats) or a program on PATH"),
-    Case(head + "slots: {raw: {}}\nexclude: [\"a//b\", \"[\", ok]\n",
+    Case(
+      "grape: 1\nname: f\nruntime: swift\nentry: bin/F\nslots: {raw: {}}\n",
+      "grape.yaml:4:8: entry: \"bin/F\" is a path: name the executable product of Package.swift, whose binary is then bin/PRODUCT"
+    ),
+    Case(
+      "grape: 1\nname: f\nruntime: python\nentry: app.sh\nslots: {raw: {}}\n",
+      "grape.yaml:4:8: entry: \"app.sh\" is no Python script: name a file that ends in .py"),
+    Case(
+      "grape: 1\nname: f\nruntime: python\nentry: ../app.py\nslots: {raw: {}}\n",
+      "grape.yaml:4:8: entry: \"../app.py\" has the part \"..\", which could lead out of the package"),
+    Case(
+      "grape: 1\nname: f\nruntime: executable\ncommand: []\nslots: {raw: {}}\n",
+      "grape.yaml:4:1: command: is empty: write the program and its arguments, for instance [./bin/stats, --fast]"),
+    Case(
+      "grape: 1\nname: f\nruntime: executable\ncommand: [/bin/sh]\nslots: {raw: {}}\n",
+      "grape.yaml:4:11: command[0]: \"/bin/sh\" is an absolute path: name a file of the package (./bin/stats) or a program on PATH"
+    ),
+    Case(
+      head + "slots: {raw: {}}\nexclude: [\"a//b\", \"[\", ok]\n",
       """
       grape.yaml:6:11: exclude[0]: "a//b" has an empty part between slashes
       grape.yaml:6:19: exclude[1]: "[" has a "[" without its "]", or an empty or backward range between them
       """),
-    Case(head + "slots: {raw: {}}\nworkers: {max: 3}\n", "grape.yaml:6:1: unknown field \"workers\": use profile.workers"),
-    Case(head + "slots: {raw: {}}\nprofile: {workers: {min: 5, max: 2}, idle-timeout: 5}\n",
+    Case(
+      head + "slots: {raw: {}}\nworkers: {max: 3}\n", "grape.yaml:6:1: unknown field \"workers\": use profile.workers"),
+    Case(
+      head + "slots: {raw: {}}\nprofile: {workers: {min: 5, max: 2}, idle-timeout: 5}\n",
       """
       grape.yaml:6:26: profile.workers.min: 5 is more than workers.max, which is 2
       grape.yaml:6:52: profile.idle-timeout: "5" has no unit: use us, ms, s, m, h or d, for instance 5s
       """),
-    Case(head + "slots: {raw: {}}\nxyzzy: 1\n", "grape.yaml:6:1: unknown field \"xyzzy\": known are grape, name, description, runtime, entry, command, partitions, slots, signals, include, exclude, config, profile"),
+    Case(
+      head + "slots: {raw: {}}\nxyzzy: 1\n",
+      "grape.yaml:6:1: unknown field \"xyzzy\": known are grape, name, description, runtime, entry, command, partitions, slots, signals, include, exclude, config, profile"
+    ),
   ])
   func badManifestsSayWhatIsWrongAndWhere(_ example: Case) {
     #expect(problems(example.yaml) == example.expected)
@@ -192,7 +240,9 @@ struct Case: Sendable, CustomTestStringConvertible {
   @Test func aProfileOfItsOwnIsCheckedWithItsOwnPlaces() {
     let good = head + "slots: {raw: {}}\n"
     #expect(problems(good, profile: "") == "")
-    #expect(problems(good, profile: "workers: {max: 0}\n") == "profile.yaml:1:16: workers.max: 0 is out of range: use 1 to 1000")
+    #expect(
+      problems(good, profile: "workers: {max: 0}\n")
+        == "profile.yaml:1:16: workers.max: 0 is out of range: use 1 to 1000")
     #expect(
       problems(good + "profile: {}\n", profile: "credits: 0")
         == """
@@ -203,18 +253,24 @@ struct Case: Sendable, CustomTestStringConvertible {
 
   @Test func encodingIsChecked() {
     let bytes = Array("grape: 1\nname: fl".utf8) + [0xff] + Array("x\n".utf8)
-    #expect(throws: ManifestError([
-      SourceProblem(
-        file: "grape.yaml", mark: SourceMark(line: 2, column: 9),
-        message: "the file is not UTF-8 here: save it in that encoding")
-    ])) { try Manifest(yaml: bytes) }
+    #expect(
+      throws: ManifestError([
+        SourceProblem(
+          file: "grape.yaml", mark: SourceMark(line: 2, column: 9),
+          message: "the file is not UTF-8 here: save it in that encoding")
+      ])
+    ) { try Manifest(yaml: bytes) }
   }
 
   @Test func hugeDeepAndExplodingFilesAreRefusedQuickly() {
-    #expect(problems(String(repeating: "#\n", count: 600_000)) == "grape.yaml:1:1: the file has 1200000 bytes: at most 1MiB are read")
+    #expect(
+      problems(String(repeating: "#\n", count: 600_000))
+        == "grape.yaml:1:1: the file has 1200000 bytes: at most 1MiB are read")
     #expect(problems(String(repeating: "[", count: 1_000_000)).hasSuffix("nested deeper than 64 levels"))
     #expect(problems(String(repeating: "- ", count: 100_000)).hasSuffix("nested deeper than 64 levels"))
-    #expect(problems("grape: " + String(repeating: "[", count: 80) + String(repeating: "]", count: 80)).hasSuffix("nested deeper than 64 levels"))
+    #expect(
+      problems("grape: " + String(repeating: "[", count: 80) + String(repeating: "]", count: 80)).hasSuffix(
+        "nested deeper than 64 levels"))
     var bomb = "a0: &a0 [x, x]\n"
     for level in 1..<60 { bomb += "a\(level): &a\(level) {? [*a\(level - 1), *a\(level - 1)] : 1}\n" }
     #expect(problems(bomb).contains("aliases (*name) are not read here"))
@@ -225,7 +281,9 @@ struct Case: Sendable, CustomTestStringConvertible {
     print("seed \(seed)")
     var random = SplitMix(seed)
     let good = Array(
-      (head + "slots:\n  raw: {emits: [parsed, \"a@b\"]}\n  parsed:\nsignals:\n  x: [raw]\nprofile: {workers: {min: 1}}\n").utf8)
+      (head
+        + "slots:\n  raw: {emits: [parsed, \"a@b\"]}\n  parsed:\nsignals:\n  x: [raw]\nprofile: {workers: {min: 1}}\n")
+        .utf8)
     for _ in 0..<2000 {
       var bytes = good
       for _ in 0...Int.random(in: 0..<4, using: &random) {
@@ -233,7 +291,9 @@ struct Case: Sendable, CustomTestStringConvertible {
         switch Int.random(in: 0..<3, using: &random) {
         case 0: bytes[place] = UInt8.random(in: 0...255, using: &random)
         case 1: bytes.remove(at: place)
-        default: bytes.insert(contentsOf: "[]{}:-&*!?\"' \n#|>".utf8.randomElement(using: &random).map { [$0] } ?? [], at: place)
+        default:
+          bytes.insert(
+            contentsOf: "[]{}:-&*!?\"' \n#|>".utf8.randomElement(using: &random).map { [$0] } ?? [], at: place)
         }
       }
       do throws(ManifestError) {

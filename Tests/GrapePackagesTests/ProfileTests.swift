@@ -67,24 +67,40 @@ import Testing
     Case("workers: {mni: 1}", "profile.yaml:1:11: workers: unknown field \"mni\": did you mean \"min\"?"),
     Case("workers: 3", "profile.yaml:1:10: workers: is a single value: write a mapping, for instance \"min: …\""),
     Case("request-timeout: 0", "profile.yaml:1:18: request-timeout: 0 is out of range: use 10ms to 1d"),
-    Case("request-timeout: soon", "profile.yaml:1:18: request-timeout: \"soon\" is no duration: write a number and a unit, for instance 250ms, 5s or 2m"),
-    Case("request-timeout: 5 parsecs", "profile.yaml:1:18: request-timeout: \"5 parsecs\" has the unknown unit \"parsecs\": use us, ms, s, m, h or d, for instance 5s"),
+    Case(
+      "request-timeout: soon",
+      "profile.yaml:1:18: request-timeout: \"soon\" is no duration: write a number and a unit, for instance 250ms, 5s or 2m"
+    ),
+    Case(
+      "request-timeout: 5 parsecs",
+      "profile.yaml:1:18: request-timeout: \"5 parsecs\" has the unknown unit \"parsecs\": use us, ms, s, m, h or d, for instance 5s"
+    ),
     Case("batch-bytes: 1KiB", "profile.yaml:1:14: batch-bytes: 1KiB is out of range: use 4KiB to 32MiB"),
-    Case("log-bytes: 5XB", "profile.yaml:1:12: log-bytes: \"5XB\" has the unknown unit \"XB\": use B, KiB, MiB, GiB or TiB, for instance 5KiB"),
+    Case(
+      "log-bytes: 5XB",
+      "profile.yaml:1:12: log-bytes: \"5XB\" has the unknown unit \"XB\": use B, KiB, MiB, GiB or TiB, for instance 5KiB"
+    ),
     Case("durability: ram", "profile.yaml:1:13: durability: \"ram\" is no durability: use disk, os or memory"),
-    Case("retry: {attempts: 0, backoff: 1m, max-backoff: 1s}",
+    Case(
+      "retry: {attempts: 0, backoff: 1m, max-backoff: 1s}",
       """
       profile.yaml:1:19: retry.attempts: 0 is out of range: use 1 to 1000
       profile.yaml:1:48: retry.max-backoff: 1s is less than retry.backoff, which is 1m
       """),
-    Case("environment: {GRAPE_APP: x, 1A: y, B: [z]}",
+    Case(
+      "environment: {GRAPE_APP: x, 1A: y, B: [z]}",
       """
       profile.yaml:1:26: environment.GRAPE_APP: GRAPE_APP is set by the node: names that begin with GRAPE_ are reserved
       profile.yaml:1:33: environment.1A: "1A" is no name of an environment variable: use letters, digits and "_", not beginning with a digit
       profile.yaml:1:36: environment.B: is a list: write a text, for instance production
       """),
-    Case("inherit-environment: [A=B]", "profile.yaml:1:23: inherit-environment[0]: \"A=B\" is no name of an environment variable: use letters, digits and \"_\", not beginning with a digit"),
-    Case("inherit-environment: ALL", "profile.yaml:1:22: inherit-environment: is \"ALL\": write a list, for instance [PATH]"),
+    Case(
+      "inherit-environment: [A=B]",
+      "profile.yaml:1:23: inherit-environment[0]: \"A=B\" is no name of an environment variable: use letters, digits and \"_\", not beginning with a digit"
+    ),
+    Case(
+      "inherit-environment: ALL",
+      "profile.yaml:1:22: inherit-environment: is \"ALL\": write a list, for instance [PATH]"),
     Case("credits:", "profile.yaml:1:1: credits: is empty: write a whole number, for instance 4"),
   ])
   func badProfilesSayWhatIsWrongAndWhere(_ example: Case) {

@@ -13,7 +13,8 @@ struct TarBuilder {
   }
 
   mutating func add(
-    _ name: String, type: Character = "0", data: String = "", mode: String = "0000644", link: String = "", size: String? = nil,
+    _ name: String, type: Character = "0", data: String = "", mode: String = "0000644", link: String = "",
+    size: String? = nil,
     magic: String = "ustar\u{0}00", prefix: String = "", damage: Bool = false
   ) {
     var block = [UInt8](repeating: 0, count: 512)
@@ -42,7 +43,9 @@ struct TarBuilder {
     let text = records.map { key, value in
       let rest = " \(key)=\(value)\n"
       var length = rest.utf8.count
-      while length != rest.utf8.count + String(length).utf8.count { length = rest.utf8.count + String(length).utf8.count }
+      while length != rest.utf8.count + String(length).utf8.count {
+        length = rest.utf8.count + String(length).utf8.count
+      }
       return "\(length)\(rest)"
     }.joined()
     add("pax", type: "x", data: text)

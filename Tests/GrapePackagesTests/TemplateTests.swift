@@ -51,7 +51,8 @@ import Testing
   }
 
   @Test func theExamplesOfTheRepositoryAreSound() throws {
-    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../Examples").standardizedFileURL.path
+    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../Examples")
+      .standardizedFileURL.path
     var manifests: [Manifest] = []
     for name in ["flights/flights", "flights/stats", "signal-slot"] {
       manifests.append(try Package.load(folder: root + "/" + name, requiringEntry: false).manifest)

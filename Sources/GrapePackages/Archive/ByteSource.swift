@@ -36,7 +36,8 @@ final class FileSource: ByteSource {
   init(_ path: String) throws(PackageError) {
     file = try File(reading: path)
     guard try file.status().kind == .file else {
-      throw PackageError(.unsupported, "\(path) is not a regular file: name a folder or an archive (.tar, .tar.gz, .tar.zst)")
+      throw PackageError(
+        .unsupported, "\(path) is not a regular file: name a folder or an archive (.tar, .tar.gz, .tar.zst)")
     }
   }
 

@@ -52,10 +52,13 @@ private final class LimitedSource: ByteSource {
     if count > limits.streamBytes {
       throw PackageError(
         .tooLarge,
-        "the archive unpacks to more than \(ByteCountText.format(Int(limits.unpackedBytes))), the most a package may hold")
+        "the archive unpacks to more than \(ByteCountText.format(Int(limits.unpackedBytes))), the most a "
+          + "package may hold"
+      )
     }
     if count > 16 << 20, count / limits.ratio > packed.count {
-      throw PackageError(.tooLarge, "the archive unpacks to more than \(limits.ratio) times its size, as only a bomb does")
+      throw PackageError(
+        .tooLarge, "the archive unpacks to more than \(limits.ratio) times its size, as only a bomb does")
     }
     return got
   }

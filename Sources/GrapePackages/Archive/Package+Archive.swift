@@ -6,12 +6,15 @@ extension Package {
   ///
   /// The manifest is at the root, or in the one folder that all the rest lies in too. Everything is checked: paths,
   /// sizes, checksums, the manifest, and that the program it starts is there.
-  public static func load(archive path: String, limits: PackageLimits = PackageLimits()) throws(PackageError) -> Package {
+  public static func load(archive path: String, limits: PackageLimits = PackageLimits()) throws(PackageError) -> Package
+  {
     try ArchiveListing(try FileSource(path), limits: limits).package
   }
 
   /// Reads a package from an archive in memory.
-  public static func load(archive bytes: [UInt8], limits: PackageLimits = PackageLimits()) throws(PackageError) -> Package {
+  public static func load(archive bytes: [UInt8], limits: PackageLimits = PackageLimits()) throws(PackageError)
+    -> Package
+  {
     try ArchiveListing(MemorySource(bytes), limits: limits).package
   }
 }
@@ -57,10 +60,13 @@ struct ArchiveListing {
     for file in files {
       if case .link(let target) = file.kind, let problem = LinkRule.problem(target: target, at: file.path) {
         throw PackageError(
-          .unsafePath, "the archive is refused: \(file.path.quotedForMessage) is a link to \(target.quotedForMessage), \(problem)")
+          .unsafePath,
+          "the archive is refused: \(file.path.quotedForMessage) is a link to \(target.quotedForMessage), \(problem)")
       }
     }
-    guard let yaml = texts[prefix + Manifest.fileName] else { preconditionFailure("the root was chosen by its manifest") }
+    guard let yaml = texts[prefix + Manifest.fileName] else {
+      preconditionFailure("the root was chosen by its manifest")
+    }
     let manifest: Manifest
     do throws(ManifestError) {
       manifest = try Manifest(

@@ -4,9 +4,9 @@ private import GrapeCore
 extension Package {
   /// Reads a package from its folder: what `include` and `exclude` let through, without packing it.
   ///
-  /// `adding` puts files from elsewhere into the package (path in the package to path on disk), in place of those of the same path:
-  /// what a build has made. `requiringEntry: false` leaves unchecked whether the manifest's program is there, for the time before the build.
-  /// Empty folders are not part of a package.
+  /// `adding` puts files from elsewhere into the package (path in the package to path on disk), in place of those of
+  /// the same path: what a build has made. `requiringEntry: false` leaves unchecked whether the manifest's program is
+  /// there, for the time before the build. Empty folders are not part of a package.
   public static func load(
     folder: String, adding: [String: String] = [:], requiringEntry: Bool = true, limits: PackageLimits = PackageLimits()
   ) throws(PackageError) -> Package {
@@ -74,7 +74,9 @@ struct FolderReader {
     guard paths.count <= limits.files else {
       throw PackageError(
         .tooLarge,
-        "\(root) holds \(paths.count) files: a package may hold \(limits.files); list what it needs under \"include\" in \(Manifest.fileName)")
+        "\(root) holds \(paths.count) files: a package may hold \(limits.files); list what it needs under "
+          + "\"include\" in \(Manifest.fileName)"
+      )
     }
     var tree = PathTree()
     var files: [PackageFile] = []
@@ -119,7 +121,8 @@ struct FolderReader {
   }
 
   private func take(
-    _ path: String, from place: String, _ total: inout Int64, _ buffer: UnsafeMutableRawBufferPointer, _ archive: TarWriter?
+    _ path: String, from place: String, _ total: inout Int64, _ buffer: UnsafeMutableRawBufferPointer,
+    _ archive: TarWriter?
   ) throws(PackageError) -> PackageFile {
     guard let status = try File.status(of: place) else { throw PackageError(.notFound, "there is no file \(place)") }
     switch status.kind {
@@ -127,14 +130,18 @@ struct FolderReader {
       let target = try Folder.target(ofLink: place)
       if let problem = LinkRule.problem(target: target, at: path) {
         throw PackageError(
-          .unsafePath, "\(place) is a link to \(target.quotedForMessage), \(problem); exclude it in \(Manifest.fileName) or copy the file")
+          .unsafePath,
+          "\(place) is a link to \(target.quotedForMessage), \(problem); exclude it in \(Manifest.fileName) "
+            + "or copy the file"
+        )
       }
       try archive?.begin(path, .link(target), size: 0)
       return PackageFile(link: path, target: target)
     case .file, .link: break
     case .folder, .other:
       throw PackageError(
-        .unsupported, "\(place) is not a regular file; exclude it in \(Manifest.fileName), for instance exclude: [\(path)]")
+        .unsupported,
+        "\(place) is not a regular file; exclude it in \(Manifest.fileName), for instance exclude: [\(path)]")
     }
     let file = try File(reading: place)
     let opened = try file.status()
@@ -143,7 +150,9 @@ struct FolderReader {
       let limit = ByteCountText.format(Int(limits.unpackedBytes))
       throw PackageError(
         .tooLarge,
-        "\(root) holds more than \(limit), the most a package may hold: with \(path) it is too much; exclude what workers do not need")
+        "\(root) holds more than \(limit), the most a package may hold: with \(path) it is too much; "
+          + "exclude what workers do not need"
+      )
     }
     total += opened.size
     try archive?.begin(path, .file(executable: opened.isExecutable), size: opened.size)
@@ -172,6 +181,7 @@ struct FolderReader {
 extension PackageFile {
   init(link path: String, target: String) {
     self.init(
-      path: path, kind: .link(target), size: Int64(target.utf8.count), digest: Array(SHA256.hash(data: Array(target.utf8))))
+      path: path, kind: .link(target), size: Int64(target.utf8.count),
+      digest: Array(SHA256.hash(data: Array(target.utf8))))
   }
 }

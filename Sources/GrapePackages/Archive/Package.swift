@@ -5,8 +5,8 @@ private import Crypto
 public struct Package: Hashable, Sendable {
   /// With the profile in it.
   public var manifest: Manifest
-  /// Names the content: 64 hexadecimal digits, the SHA-256 over paths, kinds, sizes and contents. However the files were packed, the
-  /// same files give the same version.
+  /// Names the content: 64 hexadecimal digits, the SHA-256 over paths, kinds, sizes and contents. However the files
+  /// were packed, the same files give the same version.
   public var version: String
   /// In order of path (by bytes).
   public var files: [PackageFile]
@@ -22,8 +22,9 @@ public struct Package: Hashable, Sendable {
     version = Self.version(of: self.files)
   }
 
-  /// SHA-256 over `grape package 1\n` and per file, in order of path: kind (0 file, 1 executable file, 2 link), length of the path
-  /// (32 bits, big-endian), path, size (64 bits, big-endian), SHA-256 of the content; a link's content is its target.
+  /// SHA-256 over `grape package 1\n` and per file, in order of path: kind (0 file, 1 executable file, 2 link),
+  /// length of the path (32 bits, big-endian), path, size (64 bits, big-endian), SHA-256 of the content; a link's
+  /// content is its target.
   private static func version(of files: [PackageFile]) -> String {
     var hash = SHA256()
     func add(_ bytes: [UInt8]) { hash.update(data: bytes) }
@@ -49,12 +50,16 @@ public struct Package: Hashable, Sendable {
       let remedy: String
       switch manifest.runtime {
       case .swift(let product):
-        remedy = "build it with \"swift build -c release --product \(product)\" and put it there; grape deploy does both"
+        remedy =
+          "build it with \"swift build -c release --product \(product)\" and put it there; grape deploy does both"
       case .python, .executable:
-        let hint = Suggestion.nearest(to: path, among: files.map(\.path)).map { ": did you mean \($0.quotedForMessage)?" }
+        let hint = Suggestion.nearest(to: path, among: files.map(\.path)).map {
+          ": did you mean \($0.quotedForMessage)?"
+        }
         remedy = hint ?? "add it, or look whether \"include\" or \"exclude\" leave it out"
         throw PackageError(
-          .missingFile, "the package does not hold \(shown), which the manifest starts"
+          .missingFile,
+          "the package does not hold \(shown), which the manifest starts"
             + (hint == nil ? ": \(remedy)" : remedy))
       }
       throw PackageError(.missingFile, "the package does not hold \(shown), which the manifest starts: \(remedy)")

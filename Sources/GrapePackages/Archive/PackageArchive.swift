@@ -13,7 +13,8 @@ public enum PackageArchive {
 
   /// Packs a folder into a canonical archive (tar, zstd level 3) at `path`, which must not exist.
   ///
-  /// The files are those of `Package.load(folder:adding:)`. Files that change meanwhile are an error. If it fails nothing is left at `path`.
+  /// The files are those of `Package.load(folder:adding:)`. Files that change meanwhile are an error. If it fails
+  /// nothing is left at `path`.
   public static func make(
     folder: String, adding: [String: String] = [:], to path: String, limits: PackageLimits = PackageLimits()
   ) throws(PackageError) -> Made {
@@ -64,9 +65,9 @@ public enum PackageArchive {
 
   /// Unpacks an archive into the folder `store/VERSION`, whole or not at all.
   ///
-  /// The archive is checked from beginning to end before anything is written. The files are written to a temporary folder in `store`, made
-  /// durable, and renamed. If the version is there already, nothing is written. `expecting`: the version it must have.
-  /// The modes are 0644 and 0755.
+  /// The archive is checked from beginning to end before anything is written. The files are written to a temporary
+  /// folder in `store`, made durable, and renamed. If the version is there already, nothing is written. `expecting`:
+  /// the version it must have. The modes are 0644 and 0755.
   public static func unpack(
     _ source: Source, into store: String, expecting version: String? = nil, limits: PackageLimits = PackageLimits()
   ) throws(PackageError) -> Unpacked {
@@ -74,7 +75,8 @@ public enum PackageArchive {
     let package = listing.package
     if let version, version != package.version {
       throw PackageError(
-        .changed, "the archive holds version \(package.version) of \(package.manifest.name), not \(version) as expected")
+        .changed, "the archive holds version \(package.version) of \(package.manifest.name), not \(version) as expected"
+      )
     }
     let folder = store + "/" + package.version
     if try File.status(of: folder) == nil {

@@ -31,8 +31,8 @@ struct PathTree {
 enum LinkRule {
   /// Why a link at `path` must not point to `target`; nil if it may.
   ///
-  /// `..` may stand at the beginning only: there it leaves real folders, for an entry never lies behind a link. Further on it
-  /// could leave a folder that is itself a link, and where that leads the path does not say.
+  /// `..` may stand at the beginning only: there it leaves real folders, for an entry never lies behind a link.
+  /// Further on it could leave a folder that is itself a link, and where that leads the path does not say.
   static func problem(target: String, at path: String) -> String? {
     if target.isEmpty { return "which is empty" }
     if target.hasPrefix("/") { return "an absolute path: links must be relative and stay in the package" }

@@ -18,9 +18,9 @@ struct TarEntry: Hashable, Sendable {
 
 /// Reads a tar archive from its beginning to its end and lets through only what may be unpacked.
 ///
-/// Knows ustar, pax and GNU tar's long names. Refuses paths that are absolute, too long, too deep, or that have `..`; links out of the
-/// package; hard links, devices, pipes and sparse files; paths that are there twice or that lead through a file or link; more files or
-/// bytes than the limits.
+/// Knows ustar, pax and GNU tar's long names. Refuses paths that are absolute, too long, too deep, or that have `..`;
+/// links out of the package; hard links, devices, pipes and sparse files; paths that are there twice or that lead
+/// through a file or link; more files or bytes than the limits.
 final class TarReader {
   private let source: any ByteSource
   private let limits: PackageLimits
@@ -119,11 +119,13 @@ final class TarReader {
       case UInt8(ascii: "0"), 0, UInt8(ascii: "7"): kind = .file(executable: header.mode & 0o111 != 0)
       case UInt8(ascii: "2"):
         if let problem = LinkRule.problem(target: link, at: path) {
-          throw PackageError(.unsafePath, "the archive is refused: \(shown) is a link to \(link.quotedForMessage), \(problem)")
+          throw PackageError(
+            .unsafePath, "the archive is refused: \(shown) is a link to \(link.quotedForMessage), \(problem)")
         }
         kind = .link(link)
       default:
-        throw PackageError(.unsupported, "the archive is refused: \(shown) is \(Self.name(of: header.type)), which packages cannot hold")
+        throw PackageError(
+          .unsupported, "the archive is refused: \(shown) is \(Self.name(of: header.type)), which packages cannot hold")
       }
     }
     if case .file = kind {
@@ -148,7 +150,8 @@ final class TarReader {
     }
     guard size <= limits.unpackedBytes - bytes else {
       let limit = ByteCountText.format(Int(limits.unpackedBytes))
-      throw PackageError(.tooLarge, "the archive's files have more than \(limit) together with \(shown), the most a package may hold")
+      throw PackageError(
+        .tooLarge, "the archive's files have more than \(limit) together with \(shown), the most a package may hold")
     }
     bytes += size
   }
@@ -183,7 +186,8 @@ final class TarReader {
   /// The data of an entry that describes the next one.
   private func metadata(_ header: TarHeader) throws(PackageError) -> [UInt8] {
     guard header.size <= Self.metadataLimit else {
-      throw PackageError(.tooLarge, "an extended header of the archive has \(header.size) bytes: at most \(Self.metadataLimit) are read")
+      throw PackageError(
+        .tooLarge, "an extended header of the archive has \(header.size) bytes: at most \(Self.metadataLimit) are read")
     }
     let bytes = try [UInt8](capacity: Int(header.size)) { (buffer) throws(PackageError) in
       try source.readFully(into: buffer)

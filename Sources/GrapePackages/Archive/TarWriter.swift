@@ -7,8 +7,8 @@ protocol ByteSink: AnyObject {
   func finish() throws(PackageError)
 }
 
-/// Writes a tar archive that depends on nothing but paths, executable bits and contents: no owner, no times, the modes 0644 and
-/// 0755 only. Paths that ustar cannot hold get a pax header.
+/// Writes a tar archive that depends on nothing but paths, executable bits and contents: no owner, no times, the
+/// modes 0644 and 0755 only. Paths that ustar cannot hold get a pax header.
 struct TarWriter {
   let sink: any ByteSink
   private static let zeros = [UInt8](repeating: 0, count: 1024)

@@ -114,7 +114,9 @@ struct FieldReader {
   }
 
   /// A list of texts with their places. Elements that are no texts are reported and left out.
-  mutating func texts(_ entry: YAMLNode.Entry?, _ path: FieldPath, example: String) -> [(text: String, mark: SourceMark, path: FieldPath)] {
+  mutating func texts(_ entry: YAMLNode.Entry?, _ path: FieldPath, example: String) -> [(
+    text: String, mark: SourceMark, path: FieldPath
+  )] {
     guard let entry else { return [] }
     return texts(entry.value, entry.mark, path, example: example)
   }

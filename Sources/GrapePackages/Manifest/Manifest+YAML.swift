@@ -22,7 +22,8 @@ extension Manifest {
       }
       let read = reader.manifest(root)
       // A profile of its own is checked with its own file.
-      reader.report(read.problems().filter { profileYAML == nil || hasSection || $0.path.steps.first != .key("profile") })
+      reader.report(
+        read.problems().filter { profileYAML == nil || hasSection || $0.path.steps.first != .key("profile") })
       manifest = read
     } else if document.problems.isEmpty {
       let what = document.root.map { $0.isNull ? "empty" : $0.kind } ?? "empty"

@@ -2,7 +2,8 @@ internal import GrapeCore
 
 extension FieldReader {
   private static let manifestFields = [
-    "grape", "name", "description", "runtime", "entry", "command", "partitions", "slots", "signals", "include", "exclude",
+    "grape", "name", "description", "runtime", "entry", "command", "partitions", "slots", "signals", "include",
+    "exclude",
     "config", "profile",
   ]
 
@@ -61,7 +62,8 @@ extension FieldReader {
 
   private mutating func appName(_ entry: YAMLNode.Entry?, _ root: YAMLNode) -> AppName {
     if entry == nil {
-      report(root.mark, FieldPath(), "the field \"name\" is missing: name the application, for instance \"name: flights\"")
+      report(
+        root.mark, FieldPath(), "the field \"name\" is missing: name the application, for instance \"name: flights\"")
     }
     let path = FieldPath().key("name")
     if let entry, let text = text(entry, path, example: "flights") {
@@ -84,7 +86,9 @@ extension FieldReader {
     let path = FieldPath().key("runtime")
     guard let name = text(entry, path, example: "python") else { return harmless }
     guard Manifest.Runtime.names.contains(name) else {
-      report(entry.mark, path, "\(name.quotedForMessage) is no runtime\(Suggestion.hint(for: name, among: Manifest.Runtime.names))")
+      report(
+        entry.mark, path,
+        "\(name.quotedForMessage) is no runtime\(Suggestion.hint(for: name, among: Manifest.Runtime.names))")
       return harmless
     }
     let (needed, foreign) = name == "executable" ? ("command", "entry") : ("entry", "command")
@@ -92,13 +96,17 @@ extension FieldReader {
       report(surplus.keyMark, FieldPath().key(foreign), "does not belong to runtime \(name): use \"\(needed)\"")
     }
     guard let value = fields[needed] else {
-      let example = ["python": "entry: app.py", "swift": "entry: MyApp", "executable": "command: [./bin/stats, --fast]"]
+      let example = [
+        "python": "entry: app.py", "swift": "entry: MyApp", "executable": "command: [./bin/stats, --fast]",
+      ]
       report(
-        entry.mark, FieldPath(), "runtime \(name) needs the field \"\(needed)\", for instance \"\(example[name] ?? "")\"")
+        entry.mark, FieldPath(),
+        "runtime \(name) needs the field \"\(needed)\", for instance \"\(example[name] ?? "")\"")
       return harmless
     }
     switch name {
-    case "python": return text(value, FieldPath().key("entry"), example: "app.py").map { .python(entry: $0) } ?? harmless
+    case "python":
+      return text(value, FieldPath().key("entry"), example: "app.py").map { .python(entry: $0) } ?? harmless
     case "swift": return text(value, FieldPath().key("entry"), example: "MyApp").map { .swift(product: $0) } ?? harmless
     default:
       let words = texts(value, FieldPath().key("command"), example: "./bin/stats").map(\.text)
@@ -147,7 +155,8 @@ extension FieldReader {
       result.append(
         Manifest.Signal(
           name: name,
-          description: text(fields["description"], path.key("description"), example: "A flight with all it lacks.") ?? "",
+          description: text(fields["description"], path.key("description"), example: "A flight with all it lacks.")
+            ?? "",
           slots: targets(fields["slots"], path.key("slots")),
           optional: targets(fields["optional"], path.key("optional"))))
     }
@@ -210,6 +219,8 @@ extension AppName {
 extension Manifest.Slot {
   /// Stands in for slots that could not be read.
   fileprivate static let unknown: Manifest.Slot = {
-    do throws(NameError) { return Manifest.Slot(name: try EventName("unknown")) } catch { preconditionFailure(error.message) }
+    do throws(NameError) { return Manifest.Slot(name: try EventName("unknown")) } catch {
+      preconditionFailure(error.message)
+    }
   }()
 }

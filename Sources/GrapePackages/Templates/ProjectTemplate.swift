@@ -18,7 +18,8 @@ public struct ProjectFile: Hashable, Sendable {
 
 /// What `grape init` makes: a working application with a manifest, two slots, a test and a README.
 public enum ProjectTemplate: Sendable {
-  /// In Python. `sdk` is the text of `grape.py`; it goes to `.grape/grape.py`, for tests and editors, and not into the package.
+  /// In Python. `sdk` is the text of `grape.py`; it goes to `.grape/grape.py`, for tests and editors, and not into
+  /// the package.
   case python(sdk: [UInt8])
   /// In Swift, with the Grape package from where `grape` says.
   case swift(grape: SwiftDependency)
@@ -93,8 +94,9 @@ enum TemplateText {
     grape exec \(app)@received --data Ada --block
     ```
 
-    The last command prints `Hello, Ada!`. What happened: the event `received` was stored in the log; its handler emitted
-    `greeted`; the handler of that returned the greeting, which answered the caller, who had been waiting all the time.
+    The last command prints `Hello, Ada!`. What happened: the event `received` was stored in the log; its handler
+    emitted `greeted`; the handler of that returned the greeting, which answered the caller, who had been waiting all
+    the time.
 
     ```
     grape exec \(app)@received --data Ada --key 42     # without --block: stored, and handled without an answer

@@ -100,7 +100,7 @@ struct PythonTemplate {
             with TestRun(app, routes=["greeted"]) as run:
                 result = run.send("received", b" ")
                 self.assertEqual(result.emitted, [])
-    
+
 
     if __name__ == "__main__":
         unittest.main()

@@ -22,10 +22,14 @@ struct SwiftTemplate {
   }
 
   private static let taken: Set<String> = [
-    "grape", "main", "test", "tests", "associatedtype", "class", "deinit", "enum", "extension", "fileprivate", "func", "import",
-    "init", "inout", "internal", "let", "open", "operator", "private", "precedencegroup", "protocol", "public", "rethrows", "static",
-    "struct", "subscript", "typealias", "var", "break", "case", "catch", "continue", "default", "defer", "do", "else", "fallthrough",
-    "for", "guard", "if", "in", "repeat", "return", "throw", "switch", "where", "while", "any", "as", "await", "false", "is", "nil",
+    "grape", "main", "test", "tests", "associatedtype", "class", "deinit", "enum", "extension", "fileprivate", "func",
+    "import",
+    "init", "inout", "internal", "let", "open", "operator", "private", "precedencegroup", "protocol", "public",
+    "rethrows", "static",
+    "struct", "subscript", "typealias", "var", "break", "case", "catch", "continue", "default", "defer", "do", "else",
+    "fallthrough",
+    "for", "guard", "if", "in", "repeat", "return", "throw", "switch", "where", "while", "any", "as", "await", "false",
+    "is", "nil",
     "self", "super", "throws", "true", "try",
   ]
 
@@ -34,7 +38,8 @@ struct SwiftTemplate {
   var files: [ProjectFile] {
     [
       ProjectFile("grape.yaml", manifest), ProjectFile("Package.swift", packageManifest),
-      ProjectFile("Sources/\(product)/Application.swift", application), ProjectFile("Sources/\(product)/Main.swift", main),
+      ProjectFile("Sources/\(product)/Application.swift", application),
+      ProjectFile("Sources/\(product)/Main.swift", main),
       ProjectFile("Tests/\(product)-tests/GreetingTests.swift", test), ProjectFile("README.md", readme),
       ProjectFile(".gitignore", ".build/\nPackage.resolved\n"),
     ]

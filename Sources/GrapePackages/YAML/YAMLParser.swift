@@ -33,8 +33,8 @@ struct YAMLDocument {
     if let offset = controlCharacter(bytes) {
       throw YAMLRefusal(SourceMark(of: offset, in: bytes), "a control character is not allowed here: remove it")
     }
-    // The library resolves aliases while it reads, and hashes keys: aliases of aliases in keys take exponential time. So
-    // many aliases are refused before it sees them; few are refused below, with the right place.
+    // The library resolves aliases while it reads, and hashes keys: aliases of aliases in keys take exponential time.
+    // So many aliases are refused before it sees them; few are refused below, with the right place.
     if let offset = surplusAlias(bytes) {
       throw YAMLRefusal(SourceMark(of: offset, in: bytes), "aliases (*name) are not read here: write the values out")
     }
@@ -94,7 +94,8 @@ struct YAMLDocument {
   /// Most aliases that are left to the library to resolve.
   private static let aliasLimit = 16
 
-  /// The offset of the alias beyond the limit, if there are so many. Counts what looks like one, also within block texts and comments.
+  /// The offset of the alias beyond the limit, if there are so many. Counts what looks like one, also within block
+  /// texts and comments.
   private static func surplusAlias(_ bytes: [UInt8]) -> Int? {
     var count = 0
     for index in bytes.indices where bytes[index] == UInt8(ascii: "*") && index + 1 < bytes.count {

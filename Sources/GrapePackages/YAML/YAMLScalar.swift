@@ -29,7 +29,8 @@ enum YAMLScalar {
     return [".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN"].contains(unsigned)
   }
 
-  /// Digits, at most one point, an exponent: not what else `Double` would read, such as `infinity` or hexadecimal floats.
+  /// Digits, at most one point, an exponent: not what else `Double` would read, such as `infinity` or hexadecimal
+  /// floats.
   private static func looksLikeNumber(_ text: String) -> Bool {
     var digits = 0
     for byte in text.utf8 {
