@@ -98,7 +98,11 @@ let package = Package(
     .testTarget(
       name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),
     .testTarget(
-      name: "GrapeClientTests", dependencies: ["Grape", "GrapeCore", "GrapeWire", "CGrapeLinux"], path: "Tests/ClientTests"),
+      name: "GrapeClientTests",
+      dependencies: [
+        "Grape", "GrapeCLI", "GrapeCore", "GrapeWire", "CGrapeLinux",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ], path: "Tests/ClientTests"),
     .testTarget(name: "GrapeTests", dependencies: ["Grape", "GrapeCore", "GrapeWire"]),
     .testTarget(
       name: "GrapeEngineTests",

@@ -75,8 +75,12 @@ struct AppCommand: ParsableCommand {
           "package      \(Format.bytes(info["packageBytes"]?.int ?? 0)), \(info["files"]?.array?.count ?? 0) files",
           "slots        \((info["slots"]?.array ?? []).compactMap { $0.string }.joined(separator: " "))",
         ]
-        if let profile = info["profile"], profile.object?.isEmpty == false {
-          lines += ["profile"] + profile.prettyText.split(separator: "\n").dropFirst().dropLast().map { String($0) }
+        let profile = info["profile"]?.object ?? []
+        if !profile.isEmpty { lines.append("profile") }
+        let width = profile.map { $0.name.count }.max() ?? 0
+        for member in profile {
+          let padding = String(repeating: " ", count: width - member.name.count)
+          lines.append("  \(member.name)\(padding)  \(member.value.inWords)")
         }
         return lines + [problem(info)].compactMap { $0 }
       }
@@ -148,6 +152,18 @@ extension NodeCommand {
   fileprivate func change(_ op: String, _ app: String, _ node: NodeConnection) throws {
     show(try node.ask(op, [("app", .string(app))], timeout: .seconds(120))) { answer in
       ["\(app): \(answer["state"]?.string ?? "done")"]
+    }
+  }
+}
+
+extension JSONValue {
+  /// For people: `4`, `text`, `min 0, max 2`, `HOME LANG`.
+  fileprivate var inWords: String {
+    switch self {
+    case .string(let text): text
+    case .object(let members): members.map { "\($0.name) \($0.value.inWords)" }.joined(separator: ", ")
+    case .array(let elements): elements.isEmpty ? "-" : elements.map { $0.inWords }.joined(separator: " ")
+    default: text
     }
   }
 }

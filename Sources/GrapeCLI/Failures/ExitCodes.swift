@@ -36,7 +36,7 @@ enum GrapeExit: Int32, CaseIterable {
     case .noSuchSlot: "the application has no slot for that event"
     case .queueFull: "the application's queue is full: try later"
     case .deadlineExceeded: "the time ran out"
-    case .tooLarge: "the event, file or package is larger than allowed"
+    case .tooLarge: "the event or row is larger than the node takes"
     case .gaveUp: "the event was tried as often as allowed, and is a dead letter now"
     case .unavailable: "the node or the application is stopping or cannot take events"
     case .verificationFailed: "`grape log verify` found problems"
@@ -89,7 +89,6 @@ enum GrapeExit: Int32, CaseIterable {
     switch code {
     case .notFound: self = .noInput
     case .system: self = .failure
-    case .tooLarge: self = .tooLarge
     case .changed: self = .conflict
     default: self = .badInput
     }
