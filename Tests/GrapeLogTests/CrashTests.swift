@@ -30,9 +30,9 @@ import Testing
     let process = Process()
     let own = URL(filePath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
     let besides = [own.deletingLastPathComponent(), Bundle.main.bundleURL.deletingLastPathComponent()] + searchPaths()
-    process.executableURL = try #require(
-      besides.map { $0.appending(path: "GrapeLogCrashWriter") }
-        .first { FileManager.default.isExecutableFile(atPath: $0.path) })
+    let writers = besides.map { $0.appending(path: "GrapeLogCrashWriter") }
+    let writer = writers.first { FileManager.default.isExecutableFile(atPath: $0.path) }
+    process.executableURL = try #require(writer, "no GrapeLogCrashWriter beside \(own.path)") as URL
     process.arguments = [directory, "\(run)"]
     let pipe = Pipe()
     process.standardOutput = pipe

@@ -40,7 +40,7 @@ import Testing
     storage.faults.withLock { $0 = FaultyStorage.Faults() }
     #expect(await logError { try await append(log, ["later"]) }?.code == .failed)
     #expect(await logError { try await log.deleteTopic("a") }?.code == .failed)
-    #expect(try await values(log, partition) == ["kept"])
+    try await expectValues(log, partition, ["kept"])
     await log.close()
     #expect(await logError { try await append(log, ["closed"]) } != nil)
 
@@ -176,10 +176,12 @@ import Testing
       try await append(log, ["small"])
       try await append(log, [large])
       try await append(log, ["small again"])
-      #expect(try await values(log, partition) == ["small", large, "small again"])
+      let found = try await values(log, partition)
+      #expect(found == ["small", large, "small again"])
     }
     try await files.withLog(options) { log, _ in
-      #expect(try await values(log, partition) == ["small", large, "small again"])
+      let found = try await values(log, partition)
+      #expect(found == ["small", large, "small again"])
     }
     #expect(try CommitLog.verify(directory: files.path).problemCount == 0)
   }

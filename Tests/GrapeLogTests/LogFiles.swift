@@ -66,6 +66,14 @@ func values(_ log: any EventLog, _ partition: TopicPartition) async throws -> [S
   }
 }
 
+func expectValues(
+  _ log: any EventLog, _ partition: TopicPartition, _ expected: [String], _ comment: Comment? = nil,
+  location: SourceLocation = #_sourceLocation
+) async throws {
+  let found = try await values(log, partition)
+  #expect(found == expected, comment, sourceLocation: location)
+}
+
 @discardableResult
 func append(
   _ log: any EventLog, _ values: [String], to partition: TopicPartition = TopicPartition("a", 0),
