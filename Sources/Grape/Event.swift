@@ -6,24 +6,38 @@ public import GrapeWire
 /// longer should keep a copy (`array`, `string`, `ByteSlice(copying:)`): a slice keeps the whole delivery alive.
 public struct Event: Sendable {
   @usableFromInline let group: EventGroup
-  @usableFromInline let keyOffset: Int
+  @usableFromInline private(set) var keyOffset: Int
   // -1: null
-  @usableFromInline let keyCount: Int
-  @usableFromInline let valueOffset: Int
+  @usableFromInline private(set) var keyCount: Int
+  @usableFromInline private(set) var valueOffset: Int
   // -1: null
-  @usableFromInline let valueCount: Int
-  let headerOffset: Int
-  let headerCount: Int
+  @usableFromInline private(set) var valueCount: Int
+  private var headerOffset: Int
+  private var headerCount: Int
   /// Where in its partition the event stands.
-  public let offset: Int64
+  public private(set) var offset: Int64
   /// When the event was made, in milliseconds since 1970 UTC.
-  public let timestamp: Int64
+  public private(set) var timestamp: Int64
 
   /// `pointer`s of `record` lie in the group's storage.
   @inline(__always)
   init(_ record: borrowing Record, in group: EventGroup, offset: Int64, timestamp: Int64) {
-    let base = UnsafeRawPointer(group.storage.base)
     self.group = group
+    keyOffset = 0
+    keyCount = -1
+    valueOffset = 0
+    valueCount = -1
+    headerOffset = 0
+    headerCount = 0
+    self.offset = 0
+    self.timestamp = 0
+    move(to: record, offset: offset, timestamp: timestamp)
+  }
+
+  /// Makes this the event of another record of the same group.
+  @inline(__always)
+  mutating func move(to record: borrowing Record, offset: Int64, timestamp: Int64) {
+    let base = UnsafeRawPointer(group.storage.base)
     if let key = record.key {
       keyOffset = key.baseAddress.unsafelyUnwrapped - base
       keyCount = key.count

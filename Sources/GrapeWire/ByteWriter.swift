@@ -77,6 +77,21 @@ public struct ByteWriter: ~Copyable {
     count += 1
   }
 
+  /// Where the next byte goes, with room for `size` bytes behind it: for writing many small values without
+  /// looking at the limits for each. `endAppend` says how many were written.
+  @inline(__always)
+  mutating func appendPosition(reserving size: Int) -> UnsafeMutableRawPointer {
+    reserve(size)
+    return storage.base + count
+  }
+
+  /// Everything up to `position` was written. Precondition: it lies within what was reserved.
+  @inline(__always)
+  mutating func endAppend(at position: UnsafeMutableRawPointer) {
+    count = position - storage.base
+    assert(count <= storage.capacity)
+  }
+
   /// Overwrites an integer written earlier, at byte `offset`. Precondition: it lies within what was written.
   public mutating func patch<Value: FixedWidthInteger>(_ value: Value, at offset: Int) {
     precondition(offset >= 0 && offset + MemoryLayout<Value>.size <= count)

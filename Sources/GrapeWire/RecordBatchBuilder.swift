@@ -34,16 +34,17 @@ public struct RecordBatchBuilder: ~Copyable {
     let length =
       1 + varintSize(timestampDelta) + varintSize(Int64(recordCount)) + varintSize(keyLength) + max(0, Int(keyLength))
       + varintSize(valueLength) + max(0, Int(valueLength)) + headerSection.count
-    writer.reserve(length + 10)
-    writer.varint(Int64(length))
-    writer.u8(0)
-    writer.varint(timestampDelta)
-    writer.varint(Int64(recordCount))
-    writer.varint(keyLength)
-    if let key { writer.bytes(key) }
-    writer.varint(valueLength)
-    if let value { writer.bytes(value) }
-    writer.bytes(headerSection)
+    var end = writer.appendPosition(reserving: length + 10)
+    end = putVarint(Int64(length), at: end)
+    end.storeBytes(of: 0, as: UInt8.self)
+    end = putVarint(timestampDelta, at: end + 1)
+    end = putVarint(Int64(recordCount), at: end)
+    end = putVarint(keyLength, at: end)
+    if let key { end = put(key, at: end) }
+    end = putVarint(valueLength, at: end)
+    if let value { end = put(value, at: end) }
+    end = put(headerSection, at: end)
+    writer.endAppend(at: end)
     recordCount += 1
   }
 
@@ -120,6 +121,26 @@ extension RecordBatchBuilder {
     writer.patch(recordCount, at: RecordBatch.Field.recordCount)
     writer.patch(RecordBatch.checksum(of: writer.unsafeBytes), at: RecordBatch.Field.crc)
   }
+}
+
+@inline(__always)
+private func put(_ bytes: UnsafeRawBufferPointer, at position: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
+  guard let source = bytes.baseAddress else { return position }
+  position.copyMemory(from: source, byteCount: bytes.count)
+  return position + bytes.count
+}
+
+@inline(__always)
+private func putVarint(_ value: Int64, at position: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
+  var position = position
+  var rest = UInt64(bitPattern: (value << 1) ^ (value >> 63))
+  while rest >= 0x80 {
+    position.storeBytes(of: UInt8(truncatingIfNeeded: rest) | 0x80, as: UInt8.self)
+    position += 1
+    rest >>= 7
+  }
+  position.storeBytes(of: UInt8(truncatingIfNeeded: rest), as: UInt8.self)
+  return position + 1
 }
 
 /// A record batch ready to be appended.

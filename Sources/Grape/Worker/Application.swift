@@ -39,23 +39,27 @@ public final class Application: Sendable {
   /// later throw `Retry`; any other error counts as an unexpected failure, which is retried as the profile says.
   ///
   /// - Precondition: `name` is a legal event name that has no handler yet, and `Output` is one of the above.
+  @inlinable
   public func on<Output>(_ name: String, _ handler: @escaping @Sendable (Event, Context) throws -> Output) {
     add(name, Handler(handler))
   }
 
   /// Handles the events called `name` with a closure that may suspend. See the other `on`.
+  @inlinable
   public func on<Output>(_ name: String, _ handler: @escaping @Sendable (Event, Context) async throws -> Output) {
     add(name, Handler(handler))
   }
 
   /// Handles the events called `name` with a closure that answers some of them: nil is no answer of its own.
   @_disfavoredOverload
+  @inlinable
   public func on(_ name: String, _ handler: @escaping @Sendable (Event, Context) throws -> Reply?) {
     add(name, Handler(handler))
   }
 
   /// Handles the events called `name` with a closure that may suspend and answers some of them.
   @_disfavoredOverload
+  @inlinable
   public func on(_ name: String, _ handler: @escaping @Sendable (Event, Context) async throws -> Reply?) {
     add(name, Handler(handler))
   }
@@ -80,7 +84,8 @@ public final class Application: Sendable {
     registry.withLock { $0.stop.append(handler) }
   }
 
-  private func add(_ name: String, _ handler: Handler) {
+  @usableFromInline
+  func add(_ name: String, _ handler: Handler) {
     precondition(
       EventName.isLegal(name),
       "\"\(name)\" is no event name: a small letter, then up to 126 small letters, digits, '_', '.' or '-'")

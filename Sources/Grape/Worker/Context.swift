@@ -7,8 +7,16 @@ internal import GrapeWire
 public final class Context {
   let session: Session
   let outputs: OutputSet
+  /// That of the event being handled, or of the last one.
+  private var current: EventGroup?
+  /// Numbers the groups as they come.
+  private var generation: UInt64 = 0
+  /// An event is being handled.
+  private var isOpen = false
+  /// By index of the application's handles.
+  private let plans: UnsafeMutableBufferPointer<EmitPlan>
   /// The event being handled; nil outside.
-  private(set) var group: EventGroup?
+  var group: EventGroup? { isOpen ? current : nil }
   /// The caller has a final reply.
   private(set) var hasReplied = false
   /// What was emitted carries the origin on, so a later stage may reply.
@@ -19,11 +27,23 @@ public final class Context {
   init(session: Session) {
     self.session = session
     outputs = OutputSet(session: session)
+    plans = .allocate(capacity: session.signalCount)
+    plans.initialize(repeating: EmitPlan())
   }
 
+  deinit { plans.deallocate() }
+
+  /// The events to come are of `group`.
+  func enter(_ group: EventGroup) {
+    guard group !== current else { return }
+    current = group
+    generation &+= 1
+  }
+
+  /// An event of the group that was entered is handled now.
   @inline(__always)
-  func begin(_ group: EventGroup) {
-    self.group = group
+  func begin() {
+    isOpen = true
     hasReplied = false
     hasPassedOriginOn = false
     hasOverflowed = false
@@ -31,7 +51,14 @@ public final class Context {
   }
 
   @inline(__always)
-  func end() { group = nil }
+  func end() { isOpen = false }
+
+  /// Keeps no delivery's memory.
+  func leave() {
+    isOpen = false
+    current = nil
+    generation &+= 1
+  }
 
   /// What the node told this worker.
   public var info: WorkerInfo { session.info }
@@ -114,7 +141,37 @@ public final class Context {
   func emitBytes(
     _ signal: Signal, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?
   ) throws(EmitError) {
-    try emit(try session.resolve(signal), key: key, value: value, headers: [], detached: false)
+    let index = signal.index
+    guard isOpen, index < plans.count, plans[index].fits(signal, generation) else {
+      return try emitSlowly(signal, key: key, value: value)
+    }
+    let plan = plans.baseAddress.unsafelyUnwrapped + index
+    let size = (key?.count ?? 0) + (value?.count ?? 0) + plan.pointee.section.count
+    guard size <= plan.pointee.sizeLimit else { throw tooLarge("the event \(signal.name)", size) }
+    do throws(EmitError) {
+      try outputs.emit(
+        to: plan.pointee.target.unsafelyUnwrapped, key: key, value: value, section: plan.pointee.section)
+    } catch {
+      hasOverflowed = true
+      throw error
+    }
+    hasPassedOriginOn = true
+  }
+
+  /// Any case; prepares the fast path for the next event if it is the simple one: one destination, plain headers.
+  @inline(never)
+  private func emitSlowly(
+    _ signal: Signal, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?
+  ) throws(EmitError) {
+    let resolved = try session.resolve(signal)
+    try emit(resolved, key: key, value: value, headers: [], detached: false)
+    guard let current, current.headers.isPlain, resolved.destinations.count == 1, signal.index < plans.count,
+      session.owns(signal)
+    else { return }
+    plans[signal.index] = EmitPlan(
+      signal: signal, generation: generation, destination: resolved.destinations[0],
+      section: resolved.destinations[0].plainSection(hops: current.headers.hops).unsafeBytes,
+      sizeLimit: session.info.limits.maxEvent)
   }
 
   @inline(__always)
@@ -134,7 +191,7 @@ public final class Context {
       let size = (key?.count ?? 0) + (value?.count ?? 0) + section.count
       guard size <= session.info.limits.maxEvent else { throw tooLarge("the event \(signal.name)", size) }
       do throws(EmitError) {
-        try outputs.emit(to: destination, key: key, value: value, section: section.unsafeBytes)
+        try outputs.emit(to: destination.target, key: key, value: value, section: section.unsafeBytes)
       } catch {
         hasOverflowed = true
         throw error
@@ -198,5 +255,32 @@ public final class Context {
   @inline(never)
   private static func outsideEvent() -> EmitError {
     EmitError(.outsideEvent, "the context is used while no event of its own is being handled")
+  }
+}
+
+/// What there is to know for emitting by a handle while events of one group are handled, where that is simple.
+private struct EmitPlan {
+  private unowned(unsafe) var signal: Signal?
+  private var generation: UInt64 = 0
+  private(set) var target: Destination.Target?
+  /// Encoded headers, kept alive by the destination.
+  private(set) var section = UnsafeRawBufferPointer(start: nil, count: 0)
+  private(set) var sizeLimit = 0
+
+  init() {}
+
+  init(
+    signal: Signal, generation: UInt64, destination: Destination, section: UnsafeRawBufferPointer, sizeLimit: Int
+  ) {
+    self.signal = signal
+    self.generation = generation
+    target = destination.target
+    self.section = section
+    self.sizeLimit = sizeLimit
+  }
+
+  @inline(__always)
+  func fits(_ signal: Signal, _ generation: UInt64) -> Bool {
+    target != nil && self.signal === signal && self.generation == generation
   }
 }

@@ -80,6 +80,7 @@ final class DeliveryRun {
     batches = []
     unpacked = nil
     groups.clear()
+    context.leave()
   }
 
   /// Runs events until the delivery is done or a handler wants to suspend. Throws if the node sent what is no batch.
@@ -105,82 +106,109 @@ final class DeliveryRun {
 
   /// Runs the rest of a batch. nil: it is done, or the delivery is stopped.
   private func run(_ batch: UnpackedBatch) throws(WireError) -> Step? {
-    let storage = batch.records.storage
-    let base = batch.header.baseOffset
-    let baseTimestamp = batch.header.baseTimestamp
-    let context = context
     // A copy: access to a stored property would be checked for exclusivity at each record.
     var reader = reader
-    var slot = -1
-    var handler: Handler.Sync?
-    var succeeded: UInt32 = 0
-    defer { if slot >= 0 { tally.add(succeeded: succeeded, slot: slot) } }
-
-    while let record = try reader.next() {
-      let offset = base &+ Int64(record.offsetDelta)
-      if offset < first { continue }
+    var next = try reader.next()
+    while let record = next {
+      let offset = batch.header.baseOffset &+ Int64(record.offsetDelta)
       if offset >= end {
         isStopped = true
         return nil
       }
-      if nextSkip < skips.count, isSkipped(offset) { continue }
-      let group: EventGroup
-      if let known = groups.last(record.headerSection) {
-        group = known
-      } else {
-        group = try findGroup(record, storage: storage)
-      }
-      if let deadline = group.headers.deadline, deadline <= grape_realtime_ms() {
-        try refuse(.expired, group, offset)
+      if offset < first || (nextSkip < skips.count && isSkipped(offset)) {
+        next = try reader.next()
         continue
       }
-      guard let target = group.slot else {
+      let group = try findGroup(record, storage: batch.records.storage)
+      guard let slot = group.slot else {
         try refuse(.noSuchSlot(group.name), group, offset)
+        if isStopped { return nil }
+        next = try reader.next()
         continue
       }
-      if target.index != slot {
-        if slot >= 0 { tally.add(succeeded: succeeded, slot: slot) }
-        succeeded = 0
-        slot = target.index
-        tally.run(slot: slot)
-        if case .sync(let body) = target.handler { handler = body } else { handler = nil }
-      }
-      let event = Event(record, in: group, offset: offset, timestamp: baseTimestamp &+ record.timestampDelta)
-      context.begin(group)
-      guard let handler else {
-        guard case .async(let body) = target.handler else { preconditionFailure("a handler is sync or async") }
+      context.enter(group)
+      switch slot.handler {
+      case .sync(let handler):
+        next = try run(record, and: &reader, of: batch, group: group, slot: slot.index, handler)
+        if isStopped { return nil }
+      case .async(let handler):
+        if isExpired(group) {
+          try refuse(.expired, group, offset)
+          if isStopped { return nil }
+          next = try reader.next()
+          continue
+        }
         self.reader = reader
-        awaited = (offset, slot)
-        return .await(body, event)
+        awaited = (offset, slot.index)
+        tally.run(slot: slot.index)
+        context.begin()
+        let timestamp = batch.header.baseTimestamp &+ record.timestampDelta
+        return .await(handler, Event(record, in: group, offset: offset, timestamp: timestamp))
       }
-      do {
-        try handler(event, context)
-        if try settle(group, offset) { succeeded += 1 }
-      } catch {
-        tally.addFailed(slot: slot)
-        try fail(error, group, offset)
-      }
-      context.end()
-      advanceProgress()
-      if isStopped { return nil }
     }
     return nil
+  }
+
+  /// Runs `record` and those behind it as long as their headers are the same. The first whose headers differ, or which
+  /// is not to be run; nil at the batch's end or if the delivery is stopped.
+  private func run(
+    _ record: Record, and reader: inout RecordReader, of batch: UnpackedBatch, group: EventGroup, slot: Int,
+    _ handler: Handler.Sync
+  ) throws(WireError) -> Record? {
+    tally.run(slot: slot)
+    var succeeded: UInt32 = 0
+    defer { tally.add(succeeded: succeeded, slot: slot) }
+    let context = context
+    let section = record.headerSection
+    let base = batch.header.baseOffset
+    let baseTimestamp = batch.header.baseTimestamp
+    let hasDeadline = group.headers.deadline != nil
+    let isAwaited = group.headers.reply != nil
+    var record = record
+    var event = Event(record, in: group, offset: 0, timestamp: 0)
+    while true {
+      let offset = base &+ Int64(record.offsetDelta)
+      if hasDeadline, isExpired(group) {
+        try refuse(.expired, group, offset)
+      } else {
+        event.move(to: record, offset: offset, timestamp: baseTimestamp &+ record.timestampDelta)
+        context.begin()
+        do {
+          try handler(event, context)
+          if isAwaited { try answerIfNobodyDid(group) }
+          succeeded &+= 1
+          if context.outputs.isNearlyFull { stop(at: offset + 1) }
+        } catch {
+          try fail(error, group, offset, slot: slot)
+        }
+        context.end()
+        advanceProgress()
+      }
+      if isStopped { return nil }
+      guard let next = try reader.next() else { return nil }
+      let position = base &+ Int64(next.offsetDelta)
+      guard next.headerSection.count == section.count, equal(next.headerSection, section), position < end,
+        nextSkip >= skips.count, position >= first
+      else { return next }
+      record = next
+    }
+  }
+
+  private func isExpired(_ group: EventGroup) -> Bool {
+    group.headers.deadline.map { $0 <= grape_realtime_ms() } ?? false
   }
 
   /// The handler that `advance` returned has ended; nil is success.
   func endAwaited(_ failure: (any Error)?) throws(WireError) {
     guard let awaited, let group = context.group else { preconditionFailure("no handler is being awaited") }
     self.awaited = nil
-    if let failure {
-      tally.addFailed(slot: awaited.slot)
-      try fail(failure, group, awaited.offset)
-    } else {
-      do {
-        if try settle(group, awaited.offset) { tally.add(succeeded: 1, slot: awaited.slot) }
-      } catch {
-        tally.addFailed(slot: awaited.slot)
-        try fail(error, group, awaited.offset)
-      }
+    do {
+      if let failure { throw failure }
+      try answerIfNobodyDid(group)
+      tally.add(succeeded: 1, slot: awaited.slot)
+      if outputs.isNearlyFull { stop(at: awaited.offset + 1) }
+    } catch {
+      try fail(error, group, awaited.offset, slot: awaited.slot)
     }
     // The time an event waits for something is its handler's, that between two events is not.
     tally.run(slot: -1)
@@ -217,23 +245,22 @@ final class DeliveryRun {
 
 // How events end.
 extension DeliveryRun {
-  /// The handler succeeded: a caller who got nothing gets an empty reply. False if the event is left to another delivery.
-  @inline(__always)
-  private func settle(_ group: EventGroup, _ offset: Int64) throws -> Bool {
-    if let target = group.headers.reply, !context.hasReplied, !context.hasPassedOriginOn {
-      try outputs.reply(to: target, ReplyStatus(), data: nil)
-    }
-    if outputs.isNearlyFull { stop(at: offset + 1) }
-    return true
+  /// The handler succeeded: a caller who got nothing gets an empty reply.
+  private func answerIfNobodyDid(_ group: EventGroup) throws(EmitError) {
+    guard let target = group.headers.reply, !context.hasReplied, !context.hasPassedOriginOn else { return }
+    try outputs.reply(to: target, ReplyStatus(), data: nil)
   }
 
   @inline(never)
-  private func fail(_ error: any Error, _ group: EventGroup, _ offset: Int64) throws(WireError) {
+  private func fail(
+    _ error: any Error, _ group: EventGroup, _ offset: Int64, slot: Int
+  ) throws(WireError) {
     // What fills the result may fit into one of its own.
     if context.hasOverflowed, outputs.hasEarlierOutput {
       try outputs.rollBackEvent(replies: true)
       return stop(at: offset)
     }
+    tally.addFailed(slot: slot)
     let verdict = Verdict(error)
     try outputs.rollBackEvent(replies: verdict.kind == .retry)
     if let target = group.headers.reply {
@@ -286,28 +313,14 @@ extension DeliveryRun {
 /// The last few groups of a batch, by their header bytes: events of several kinds may alternate.
 private struct GroupCache {
   private static let capacity = 4
-  private var section = UnsafeRawBufferPointer(start: nil, count: 0)
-  private var current: EventGroup?
   private var recent: [(section: UnsafeRawBufferPointer, group: EventGroup)] = []
   private var oldest = 0
 
-  /// The group of the event before, if the headers are the same.
-  @inline(__always)
-  func last(_ headers: UnsafeRawBufferPointer) -> EventGroup? {
-    headers.count == section.count && equal(headers, section) ? current : nil
-  }
-
-  mutating func find(_ headers: UnsafeRawBufferPointer) -> EventGroup? {
-    guard let known = recent.first(where: { $0.section.count == headers.count && equal($0.section, headers) })
-    else { return nil }
-    section = known.section
-    current = known.group
-    return current
+  func find(_ headers: UnsafeRawBufferPointer) -> EventGroup? {
+    recent.first { $0.section.count == headers.count && equal($0.section, headers) }?.group
   }
 
   mutating func insert(_ group: EventGroup, for headers: UnsafeRawBufferPointer) {
-    section = headers
-    current = group
     if recent.count < Self.capacity {
       recent.append((headers, group))
     } else {
@@ -317,8 +330,6 @@ private struct GroupCache {
   }
 
   mutating func clear() {
-    section = UnsafeRawBufferPointer(start: nil, count: 0)
-    current = nil
     recent.removeAll(keepingCapacity: true)
     oldest = 0
   }

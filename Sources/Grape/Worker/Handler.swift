@@ -1,11 +1,13 @@
 /// A handler in the two shapes the worker tells apart; answers are turned into calls of `reply` at registration.
+@usableFromInline
 enum Handler: Sendable {
-  typealias Sync = @Sendable (Event, Context) throws -> Void
-  typealias Async = @Sendable (Event, Context) async throws -> Void
+  @usableFromInline typealias Sync = @Sendable (Event, Context) throws -> Void
+  @usableFromInline typealias Async = @Sendable (Event, Context) async throws -> Void
 
   case sync(Sync)
   case async(Async)
 
+  @inlinable
   init<Output>(_ body: @escaping @Sendable (Event, Context) throws -> Output) {
     Handler.check(Output.self)
     self =
@@ -14,6 +16,7 @@ enum Handler: Sendable {
       : .sync { event, context in try context.answer(with: try body(event, context)) }
   }
 
+  @inlinable
   init<Output>(_ body: @escaping @Sendable (Event, Context) async throws -> Output) {
     Handler.check(Output.self)
     self =
@@ -22,7 +25,8 @@ enum Handler: Sendable {
       : .async { event, context in try context.answer(with: try await body(event, context)) }
   }
 
-  private static func check(_ output: Any.Type) {
+  @usableFromInline
+  static func check(_ output: Any.Type) {
     let answers = output == Reply.self || output == Reply?.self || output is any EventData.Type || output == Void.self
     precondition(answers, "a handler returns nothing, a Reply, text or bytes; this one returns \(output)")
   }
@@ -43,6 +47,7 @@ final class Slot: Sendable {
 
 extension Context {
   /// Sends what a handler returned to the caller, if one waits; nil is no answer.
+  @usableFromInline
   func answer(with output: some Any) throws {
     if let optional = output as? any OptionalOutput, optional.isNone { return }
     switch output {

@@ -4,13 +4,15 @@ internal import GrapeWire
 /// All that one delivery appends: emitted events and replies, each partition's apart. Reused by later deliveries.
 final class OutputSet {
   private let session: Session
-  /// By a destination's first output plus partition.
-  private var emitted: [Output?] = []
+  /// By a destination's first output plus partition; `outputs` keeps them alive.
+  private var emitted: UnsafeMutableBufferPointer<UnsafeMutablePointer<Output.State>?>
+  private var outputs: [Output] = []
   private var replies: [ReplyKey: Output] = [:]
   /// Those in use, in order of first use.
   private(set) var active: [Output] = []
   /// Those that the event being handled appended to.
-  private var touched: [Output] = []
+  private var touched: UnsafeMutableBufferPointer<UnsafeMutablePointer<Output.State>>
+  private var touchedCount = 0
   /// Partition of unkeyed events in this delivery, by destination; -1: not chosen yet.
   private var unkeyed: [Int32] = []
   /// Numbers the events handled; 0 is none.
@@ -39,13 +41,21 @@ final class OutputSet {
     self.session = session
     byteLimit = session.info.limits.maxFrame - Self.frameMargin
     byteMark = byteLimit / 4 * 3
+    emitted = .allocate(capacity: session.outputCount)
+    emitted.initialize(repeating: nil)
+    touched = .allocate(capacity: 16)
+  }
+
+  deinit {
+    emitted.deallocate()
+    touched.deallocate()
   }
 
   func beginDelivery(timestamp: Int64) {
     self.timestamp = timestamp
     for output in active { output.reset() }
     active.removeAll(keepingCapacity: true)
-    touched.removeAll(keepingCapacity: true)
+    touchedCount = 0
     for index in unkeyed.indices { unkeyed[index] = -1 }
     byteCount = 0
     byteCountAtEvent = 0
@@ -57,7 +67,7 @@ final class OutputSet {
   func beginEvent() {
     event &+= 1
     byteCountAtEvent = byteCount
-    if !touched.isEmpty { touched.removeAll(keepingCapacity: true) }
+    touchedCount = 0
   }
 
   /// So much was appended that the rest of the delivery should be left to another one.
@@ -72,7 +82,7 @@ final class OutputSet {
   /// Appends a copy of an event to one destination.
   @inline(__always)
   func emit(
-    to destination: Destination, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?,
+    to destination: Destination.Target, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?,
     section: UnsafeRawBufferPointer
   ) throws(EmitError) {
     let partition: Int32
@@ -83,52 +93,80 @@ final class OutputSet {
       partition = unkeyedPartition(of: destination)
     }
     let index = destination.firstOutput + Int(partition)
-    let output: Output
+    let output: UnsafeMutablePointer<Output.State>
     if index < emitted.count, let known = emitted[index] {
       output = known
     } else {
-      output = makeOutput(at: index, topic: destination.topic, partition: partition)
+      output = makeOutput(at: index, topic: destination.owner.topic, partition: partition)
     }
     try append(to: output, key: key, value: value, section: section, limit: byteLimit)
   }
 
   @inline(__always)
   private func append(
-    to output: Output, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, section: UnsafeRawBufferPointer,
-    limit: Int
+    to output: UnsafeMutablePointer<Output.State>, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?,
+    section: UnsafeRawBufferPointer, limit: Int
   ) throws(EmitError) {
     let size = (key?.count ?? 0) + (value?.count ?? 0) + section.count + Self.recordMargin
     guard byteCount + size <= limit else {
       throw EmitError(
         .tooLarge, "what is emitted for one event passes the \(byteLimit) bytes that the node takes at once")
     }
-    if output.beginEvent(event) {
-      if output.isEmpty { activate(output) }
-      touched.append(output)
-    }
+    if output.pointee.markedEvent != event { touch(output) }
     byteCount += size
-    try output.append(key: key, value: value, section: section, timestamp: timestamp, size: size)
-  }
-
-  @inline(never)
-  private func activate(_ output: Output) {
-    if !active.contains(where: { $0 === output }) {
-      active.append(output)
-      byteCount += RecordBatch.headerSize + 300
+    if output.pointee.builder.byteCount + size > Output.batchLimit, !output.pointee.builder.isEmpty {
+      try output.pointee.owner.cut()
     }
+    output.pointee.builder.append(key: key, value: value, headerSection: section, timestamp: timestamp)
+  }
+
+  /// The first record of this event for `output`: notes where it stands.
+  @inline(__always)
+  private func touch(_ output: UnsafeMutablePointer<Output.State>) {
+    if !output.pointee.isActive { activate(output) }
+    output.pointee.markedEvent = event
+    output.pointee.mark = output.pointee.builder.mark
+    output.pointee.markedFinished = output.pointee.finishedCount
+    if touchedCount == touched.count { growTouched() }
+    touched[touchedCount] = output
+    touchedCount += 1
   }
 
   @inline(never)
-  private func makeOutput(at index: Int, topic: String, partition: Int32) -> Output {
-    while emitted.count <= index { emitted.append(nil) }
-    let output = Output(topic: topic, partition: partition, isReply: false)
-    emitted[index] = output
-    return output
+  private func activate(_ output: UnsafeMutablePointer<Output.State>) {
+    output.pointee.isActive = true
+    active.append(output.pointee.owner)
+    byteCount += RecordBatch.headerSize + 300
   }
 
-  private func unkeyedPartition(of destination: Destination) -> Int32 {
+  @inline(never)
+  private func growTouched() {
+    let larger = UnsafeMutableBufferPointer<UnsafeMutablePointer<Output.State>>.allocate(capacity: 2 * touched.count)
+    _ = larger.initialize(from: touched)
+    touched.deallocate()
+    touched = larger
+  }
+
+  @inline(never)
+  private func makeOutput(at index: Int, topic: String, partition: Int32) -> UnsafeMutablePointer<Output.State> {
+    if index >= emitted.count {
+      // Routes are made up as they are met, in tests only.
+      let larger = UnsafeMutableBufferPointer<UnsafeMutablePointer<Output.State>?>.allocate(
+        capacity: max(index + 1, 2 * emitted.count))
+      larger.initialize(repeating: nil)
+      for (index, output) in emitted.enumerated() { larger[index] = output }
+      emitted.deallocate()
+      emitted = larger
+    }
+    let output = Output(topic: topic, partition: partition, isReply: false)
+    outputs.append(output)
+    emitted[index] = output.state
+    return output.state
+  }
+
+  private func unkeyedPartition(of destination: Destination.Target) -> Int32 {
     while unkeyed.count <= destination.index { unkeyed.append(-1) }
-    if unkeyed[destination.index] < 0 { unkeyed[destination.index] = destination.takePartition() }
+    if unkeyed[destination.index] < 0 { unkeyed[destination.index] = destination.owner.takePartition() }
     return unkeyed[destination.index]
   }
 
@@ -151,7 +189,7 @@ final class OutputSet {
     try target.encoded.withUnsafeBytes { (bytes) -> Result<Void, EmitError> in
       do throws(EmitError) {
         let correlation = UnsafeRawBufferPointer(rebasing: bytes[0..<16])
-        try append(to: output, key: correlation, value: data, section: headers.unsafeBytes,
+        try append(to: output.state, key: correlation, value: data, section: headers.unsafeBytes,
           limit: status.status == .ok ? byteLimit : .max)
         return .success(())
       } catch {
@@ -163,7 +201,8 @@ final class OutputSet {
   /// Drops what the event being handled emitted, and its replies too if `replies` says so.
   func rollBackEvent(replies: Bool) throws(WireError) {
     var keptSome = false
-    for output in touched {
+    for state in touched[..<touchedCount] {
+      let output = state.pointee.owner
       if replies || !output.isReply { try output.rollBack() } else { keptSome = true }
     }
     // What was kept is not told apart: the sum may be too high after that, never too low.

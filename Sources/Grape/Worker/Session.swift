@@ -55,7 +55,12 @@ final class Session {
   /// The slot for the event name in a record's headers.
   func slot(named name: ByteSlice) -> Slot? { slotsByName[name] }
 
-  @inline(__always)
+  /// Number of the application's handles.
+  var signalCount: Int { bySignal.count }
+
+  /// Whether the handle is one of this application's.
+  func owns(_ signal: Signal) -> Bool { signal.index < bySignal.count && bySignal[signal.index].signal === signal }
+
   func resolve(_ signal: Signal) throws(EmitError) -> ResolvedSignal {
     if signal.index < bySignal.count {
       let entry = bySignal[signal.index]

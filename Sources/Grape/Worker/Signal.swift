@@ -27,13 +27,21 @@ final class ResolvedSignal {
 
 /// One slot that a signal is connected to. Caches the encoded headers of what is sent to it.
 final class Destination {
+  /// What choosing an output takes, without reference counts.
+  struct Target {
+    let partitions: Int32
+    /// Among all destinations of the worker.
+    let index: Int
+    /// Position of this destination's partition 0 among the worker's outputs.
+    let firstOutput: Int
+    unowned(unsafe) let owner: Destination
+  }
+
   let topic: String
   let event: [UInt8]
-  let partitions: Int32
-  /// Among all destinations of the worker.
-  let index: Int
-  /// Position of this destination's partition 0 among the worker's outputs.
-  let firstOutput: Int
+  private let partitions: Int32
+  private let index: Int
+  private let firstOutput: Int
   /// Partition that unkeyed events of the next delivery go to.
   private var nextPartition: Int32 = 0
   /// By hops of the event being handled, for events that hand on nothing else.
@@ -46,6 +54,8 @@ final class Destination {
     self.index = index
     self.firstOutput = firstOutput
   }
+
+  var target: Target { Target(partitions: partitions, index: index, firstOutput: firstOutput, owner: self) }
 
   /// Round robin over the partitions.
   func takePartition() -> Int32 {
