@@ -1,0 +1,54 @@
+import Grape
+import Testing
+
+@Suite struct TestRunTests {
+  @Test func `shows what a handler emits and answers`() async throws {
+    let app = Application()
+    app.on("received") { event, context in
+      try context.emit("greeted", "Hello, \(event.text)", key: event.key)
+      context.info("greeting", ["to": .string(event.text)])
+    }
+    app.on("asked") { event, _ async throws in Reply(event.text + "!") }
+    let run = try TestRun(app)
+    let greeted = try await run.send("received", "Ada", key: "k")
+    #expect(greeted.outcome == .succeeded)
+    #expect(greeted.emitted.map(\.name) == ["greeted"])
+    #expect(greeted.emitted.map(\.text) == ["Hello, Ada"])
+    #expect(greeted.emitted[0].key?.string == "k" && greeted.emitted[0].carriesOrigin)
+    #expect(greeted.replies.isEmpty)
+    #expect(greeted.log.first?["message"]?.string == "greeting")
+    let asked = try await run.send("asked", "why")
+    #expect(asked.reply?.text == "why!")
+  }
+
+  @Test func `keeps to the routes it is given`() async throws {
+    let app = Application()
+    app.on("in") { event, context in try context.emit(event.text, "x") }
+    let run = try TestRun(app, routes: ["counted": ["stats@flight", "audit@seen"]])
+    let counted = try await run.send("in", "counted", isAwaited: false)
+    #expect(counted.emitted.map(\.topic) == ["stats.events", "audit.events"])
+    #expect(counted.emitted.map(\.name) == ["flight", "seen"])
+    guard case .failed(let message) = try await run.send("in", "lost").outcome else {
+      Issue.record("an unknown name was emitted")
+      return
+    }
+    #expect(message.contains("lost"))
+  }
+
+  @Test func `tells verdicts`() async throws {
+    let app = Application()
+    app.onStart { context in if context.config["fails"] == true { throw Reject(message: "no start") } }
+    app.on("in") { event, _ in
+      if event.attempt == 1 { throw Retry(after: .seconds(5), message: "wait") }
+      throw Reject(code: 9, message: "never")
+    }
+    let run = try TestRun(app)
+    #expect(try await run.send("in", "").outcome == .retry(after: .seconds(5), message: "wait"))
+    let rejected = try await run.send("in", "", key: "k", attempt: 2)
+    #expect(rejected.outcome == .rejected(code: 9, message: "never"))
+    #expect(rejected.reply?.code == 9)
+    #expect(try await run.send("in", "", key: "k", deadline: 1).outcome == .expired)
+    let failing = try TestRun(app, config: ["fails": true])
+    await #expect(throws: Reject.self) { try await failing.send("in", "") }
+  }
+}
