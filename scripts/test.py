@@ -121,7 +121,7 @@ class Step:
             return
         lines = self.text.splitlines()
         if interesting is not None:
-            for line in [line for line in lines[:-tail] if interesting.search(line)][:200]:
+            for line in list(dict.fromkeys(line for line in lines[:-tail] if interesting.search(line)))[:200]:
                 print("   |", line)
         for line in lines[-tail:]:
             print("   |", line)
@@ -154,7 +154,7 @@ class Tests:
         started = time.monotonic()
         step = Step("build", self.verbose).run(["swift", "build", "--build-tests"], BUILD_LIMIT)
         if step.code != 0:
-            step.show(re.compile(r"error:"), tail=60)
+            step.show(re.compile(r"^\S*: error:|^error:"), tail=40)
             raise Broken("the debug build failed")
         print(f"   built in {time.monotonic() - started:.0f} s", flush=True)
 
@@ -203,7 +203,7 @@ class Tests:
         step = Step(name, self.verbose).run(command, BUILD_LIMIT + TEST_LIMIT)
         count = sum((count_xunit(path) for path in reports if path.exists()), Count())
         if step.code != 0:
-            step.show(re.compile(r"✘|error:|recorded an issue"), tail=60)
+            step.show(re.compile(r"✘|^\S*: error:|^error:"), tail=40)
             if count.failed == 0:
                 print(f"   swift test ended with exit code {step.code}")
                 count += Count(failed=1)
