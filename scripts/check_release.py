@@ -94,7 +94,7 @@ def check(grape: pathlib.Path, folder: pathlib.Path) -> None:
     node = Node(grape, folder)
     progress = threading.Semaphore(0)
     before_the_kill = random.randrange(20, 60)
-    print(f"{node.run('--version').strip()}: kill -9 after {before_the_kill} acknowledgements")
+    print(f"grape {node.run('--version').strip()}: kill -9 after {before_the_kill} acknowledgements")
 
     with node.running() as process:
         node.run("deploy", ROOT / "Examples" / "signal-slot")

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Sends events through a node and reads the batches of its log with kafka-python: the check of what a node writes.
 
-Single events, a file that is ingested and what a Python worker emits are compared, key and value, with what was sent.
+Single events, rows that are ingested, compressed and not, and what a Python worker emits are compared, key and value,
+with what was sent.
 GRAPE names the binary. Needs kafka-python and zstandard, as make_golden.py. Exit code 1 if a batch is damaged or differs.
 """
 
@@ -49,9 +50,10 @@ class WhatANodeWrites(EndToEnd):
                 value = rng.randbytes(rng.choice([0, 1, 63, 64, 8191, 8192, 100_000]))
                 client.exec("relay@in", value, key=key)
                 sent[key, value] += 1
-        lines = [f"line {number} {rng.random()}" for number in range(5000)]
-        node.grape("ingest", "relay@in", "-", input="".join(line + "\n" for line in lines))
-        sent.update((None, line.encode()) for line in lines)
+        for options in ([], ["--compress"]):
+            lines = [f"line {number} {rng.random()}" for number in range(5000)]
+            node.grape("ingest", "relay@in", "-", *options, input="".join(line + "\n" for line in lines))
+            sent.update((None, line.encode()) for line in lines)
         node.wait_idle()
 
         with node.client() as client:
@@ -66,6 +68,7 @@ class WhatANodeWrites(EndToEnd):
         self.assertEqual(names["in"], sent, "events that were sent")
         self.assertEqual(names["out"], sent, "events that the worker emitted")
         codecs = collections.Counter(batch["codec"] for batch in batches)
+        self.assertEqual(codecs.keys(), {"none", "zstd"}, "codecs that were used")
         print(f"{sum(ends)} records in {len(batches)} batches agree; codecs: {dict(codecs)}")
 
 
