@@ -16,7 +16,7 @@ struct GoldenCase: Decodable, Sendable, CustomTestStringConvertible {
     init(from decoder: any Decoder) throws {
       var list = try decoder.unkeyedContainer()
       name = try list.decode(String.self)
-      value = try list.decodeIfPresent(String.self).map { bytes(hexadecimal: $0) }
+      value = try list.decodeIfPresent(String.self).map { decode(hexadecimal: $0) }
     }
   }
 
@@ -55,7 +55,7 @@ struct GoldenCase: Decodable, Sendable, CustomTestStringConvertible {
   }
 }
 
-private func bytes(hexadecimal text: String) -> [UInt8] {
+private func decode(hexadecimal text: String) -> [UInt8] {
   let digits = Array(text.utf8).map { UInt8(Character(Unicode.Scalar($0)).hexDigitValue!) }
   return stride(from: 0, to: digits.count, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
 }
@@ -79,8 +79,8 @@ private func bytes(hexadecimal text: String) -> [UInt8] {
         let record = try #require(try reader.next())
         #expect(unpacked.header.baseOffset + Int64(record.offsetDelta) == expected.offset)
         #expect(unpacked.header.baseTimestamp + record.timestampDelta == expected.timestamp)
-        #expect(record.key.map { [UInt8]($0) } == expected.key.map { bytes(hexadecimal: $0) })
-        #expect(record.value.map { [UInt8]($0) } == expected.value.map { bytes(hexadecimal: $0) })
+        #expect(record.key.map { [UInt8]($0) } == expected.key.map { decode(hexadecimal: $0) })
+        #expect(record.value.map { [UInt8]($0) } == expected.value.map { decode(hexadecimal: $0) })
         var headers = record.headers
         for header in expected.headers {
           let found = try #require(try headers.next())
@@ -121,8 +121,8 @@ private func bytes(hexadecimal text: String) -> [UInt8] {
         withExtendedLifetime(value) {}
       }
       let section = headers.finish()
-      let key = record.key.map { ByteSlice(bytes(hexadecimal: $0)) }
-      let value = record.value.map { ByteSlice(bytes(hexadecimal: $0)) }
+      let key = record.key.map { ByteSlice(decode(hexadecimal: $0)) }
+      let value = record.value.map { ByteSlice(decode(hexadecimal: $0)) }
       builder.append(
         key: key?.unsafeBytes, value: value?.unsafeBytes, headerSection: section.unsafeBytes, timestamp: record.timestamp)
       withExtendedLifetime((section, key, value)) {}

@@ -53,11 +53,10 @@ import Testing
 
   @Test func anEndlessVarintIsRefused() {
     let bytes = [UInt8](repeating: 0xff, count: 20)
-    bytes.withUnsafeBytes { bytes in
-      #expect(throws: WireError.self) {
-        var reader = ByteReader(bytes)
-        _ = try reader.varint()
-      }
+    let slice = ByteSlice(bytes)
+    #expect(throws: WireError.self) {
+      var reader = ByteReader(slice.unsafeBytes)
+      _ = try reader.varint()
     }
   }
 }
@@ -74,9 +73,11 @@ import Testing
   }
 
   @Test func lessThanAHeaderIsNotAnErrorYet() throws {
-    try [UInt8](repeating: 0, count: 3).withUnsafeBytes { #expect(try FrameHeader($0, limit: 100) == nil) }
-    try [0, 0, 0, 12, 1, 0, 0].withUnsafeBytes { (bytes: UnsafeRawBufferPointer) in
-      #expect(try FrameHeader(bytes, limit: 100) == nil)
+    for bytes: [UInt8] in [[], [0, 0, 0], [0, 0, 0, 12, 1, 0, 0]] {
+      let slice = ByteSlice(bytes)
+      let header = try FrameHeader(slice.unsafeBytes, limit: 100)
+      #expect(header == nil)
+      withExtendedLifetime(slice) {}
     }
   }
 
