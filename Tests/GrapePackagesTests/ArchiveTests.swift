@@ -47,6 +47,39 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     }
   }
 
+  @Test func anArchiveThatSomebodyMadeLosesWhatTheManifestExcludes() throws {
+    let scratch = try Scratch()
+    try scratch.application()
+    try scratch.write("app/grape.yaml", TarBuilder.manifest + "exclude: [test_app.py, /bin]\n")
+    for name in ["test_app.py", "__pycache__/app.pyc", ".git/HEAD", "bin/deep/tool"] {
+      try scratch.write("app/" + name, "x")
+    }
+    let folder = try Package.load(folder: scratch.path + "/app")
+    #expect(folder.files.map(\.path) == ["app.py", "data/empty.txt", "grape.yaml"])
+    try scratch.shell("tar czf app.tgz app")
+    #expect(try Package.load(archive: scratch.path + "/app.tgz") == folder)
+    let unpacked = try PackageArchive.unpack(.file(scratch.path + "/app.tgz"), into: scratch.path + "/store")
+    #expect(unpacked.package == folder)
+    #expect(try Package.load(folder: unpacked.folder) == folder, "read again from the disk it is the same package")
+    #expect(try scratch.shell("cd store/*; find . -type f | sort") == "./app.py\n./data/empty.txt\n./grape.yaml\n")
+  }
+
+  @Test func whatTheManifestStartsIsNeverExcluded() throws {
+    let scratch = try Scratch()
+    try scratch.write(
+      "app/grape.yaml", "grape: 1\nname: f\nruntime: swift\nentry: F\nslots: {raw: {}}\nexclude: [bin]\n")
+    try scratch.write("app/bin/F", "x", executable: true)
+    try scratch.write("app/bin/other", "x")
+    let folder = try Package.load(folder: scratch.path + "/app")
+    #expect(folder.files.map(\.path) == ["bin/F", "grape.yaml"])
+    #expect(try Package.load(archive: PackageArchive.make(folder: scratch.path + "/app").archive) == folder)
+    try scratch.shell("tar cf all.tar app")
+    #expect(try Package.load(archive: scratch.path + "/all.tar") == folder)
+    #expect(throws: PackageError.self) {
+      try Package.load(folder: scratch.path + "/app", adding: ["bin/made": scratch.path + "/app/bin/other"])
+    }
+  }
+
   @Test func theVersionChangesWithNameContentAndExecutableBit() throws {
     let scratch = try Scratch()
     try scratch.application()

@@ -5,7 +5,8 @@ extension Package {
   /// Reads a package from an archive: tar, plain or compressed with gzip or zstd. Nothing is written.
   ///
   /// The manifest is at the root, or in the one folder that all the rest lies in too. Everything is checked: paths,
-  /// sizes, checksums, the manifest, and that the program it starts is there.
+  /// sizes, checksums, the manifest, and that the program it starts is there. What `include` and `exclude` leave out
+  /// is checked like the rest, but does not belong to the package.
   public static func load(archive path: String, limits: PackageLimits = PackageLimits()) throws(PackageError) -> Package
   {
     try ArchiveListing(try FileSource(path), limits: limits).package
@@ -24,6 +25,8 @@ struct ArchiveListing {
   let package: Package
   /// The folder of the archive that is the package's root: empty, or a name with a slash behind.
   let prefix: String
+  /// Files of the archive that do not belong to the package, by their paths without the prefix.
+  let excluded: Set<String>
 
   init(_ source: any ByteSource, limits: PackageLimits) throws(PackageError) {
     let reader = TarReader(try Decompression.open(source, limits: limits), limits: limits)
@@ -75,7 +78,11 @@ struct ArchiveListing {
     } catch {
       throw PackageError(error)
     }
-    package = Package(manifest: manifest, files: files)
+    // The same files make the same package, from a folder and from an archive that somebody made of it.
+    let selection = try FileSelection(manifest)
+    let selected = files.filter { selection.selects($0.path) }
+    excluded = Set(files.map(\.path)).subtracting(selected.map(\.path))
+    package = Package(manifest: manifest, files: selected)
     try package.checkEntry()
   }
 

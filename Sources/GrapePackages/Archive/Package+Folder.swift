@@ -59,17 +59,20 @@ struct FolderReader {
     } catch {
       throw PackageError(error)
     }
-    do throws(GlobError) {
-      selection = try FileSelection(include: manifest.include, exclude: manifest.exclude)
-    } catch {
-      throw PackageError(.invalidManifest, error.message)
-    }
+    selection = try FileSelection(manifest)
   }
 
   func read(into archive: TarWriter?, requiringEntry: Bool) throws(PackageError) -> Package {
     var found: [String: String] = [:]
-    try list("", into: &found)
-    for (path, source) in added { found[path] = source }
+    try list("", isExcluded: false, into: &found)
+    for (path, source) in added {
+      // The node reads the archive by the same patterns.
+      guard selection.selects(path) else {
+        throw PackageError(
+          .missingFile, "\(path) was made for the package, but \(root)/\(Manifest.fileName) excludes it")
+      }
+      found[path] = source
+    }
     let paths = found.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
     guard paths.count <= limits.files else {
       throw PackageError(
@@ -96,18 +99,19 @@ struct FolderReader {
   }
 
   /// Adds the files of a folder, by its path in the package, to those found.
-  private func list(_ folder: String, into found: inout [String: String]) throws(PackageError) {
+  private func list(
+    _ folder: String, isExcluded: Bool, into found: inout [String: String]
+  ) throws(PackageError) {
     for name in try Folder.names(in: folder.isEmpty ? root : root + "/" + folder) {
       let path = folder.isEmpty ? name : folder + "/" + name
       let place = root + "/" + path
       guard let status = try File.status(of: place) else { throw Self.changed(place) }
-      let isFolder = status.kind == .folder
-      let isManifest = path == Manifest.fileName || path == Profile.fileName
-      if !isManifest, selection.excludes(path, isFolder: isFolder) { continue }
-      if let problem = PackagePath.problem(path) { throw PackageError(.unsafePath, "in \(root): \(problem)") }
-      if isFolder {
-        try list(path, into: &found)
-      } else if isManifest || selection.includes(path) {
+      if status.kind == .folder {
+        let isExcluded = isExcluded || selection.excludes(path, isFolder: true)
+        if isExcluded, !selection.needsPart(of: path) { continue }
+        try list(path, isExcluded: isExcluded, into: &found)
+      } else if selection.selects(path, inExcludedFolder: isExcluded) {
+        if let problem = PackagePath.problem(path) { throw PackageError(.unsafePath, "in \(root): \(problem)") }
         found[path] = place
       }
       // Far beyond the limit there is no point in going on; the exact number is for the message.

@@ -47,6 +47,7 @@ struct Unpacker {
       if entry.kind == .folder { continue }
       guard entry.path.hasPrefix(listing.prefix) else { throw changed }
       let path = String(entry.path.dropFirst(listing.prefix.count))
+      if listing.excluded.contains(path) { continue }
       guard let file = expected.removeValue(forKey: path) else { throw changed }
       try makeFolders(of: path, &folders)
       switch entry.kind {
