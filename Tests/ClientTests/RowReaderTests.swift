@@ -21,10 +21,10 @@ private func reader(
   switch format {
   case .csv: return try CSVReader(text, keyField: key, eventField: event, start: start)
   case .lines:
-    if let start { #expect(try text.seek(to: start)) }
+    if let start { try #require(try text.seek(to: start)) }
     return LineReader(text)
   case .ndjson:
-    if let start { #expect(try text.seek(to: start)) }
+    if let start { try #require(try text.seek(to: start)) }
     return NDJSONReader(text, keyField: key, eventField: event)
   }
 }

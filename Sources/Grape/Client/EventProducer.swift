@@ -104,12 +104,12 @@ public final class EventProducer {
   /// - Parameters:
   ///   - connection: used by this producer alone while it has frames under way.
   ///   - partitions: of the application's input topic, as `app.metadata` says.
-  ///   - sending: called before a frame goes out, with the numbers of its events.
   ///   - acknowledged: called in order, on the thread that sends.
+  ///   - sending: called before a frame goes out, with the numbers of its events.
   public init(
     connection: NodeConnection, app: String, partitions: Int32, configuration: ProducerConfiguration = .init(),
-    sending: @escaping (Range<Int64>) throws -> Void = { _ in },
-    acknowledged: @escaping (Acknowledgement) throws -> Void = { _ in }
+    acknowledged: @escaping (Acknowledgement) throws -> Void = { _ in },
+    sending: @escaping (Range<Int64>) throws -> Void = { _ in }
   ) {
     precondition(partitions > 0, "an application has at least one partition")
     self.connection = connection

@@ -172,12 +172,12 @@ final class IngestRun {
     if settings.keepsState { configuration.provenance = runBytes }
     producer = EventProducer(
       connection: node, app: settings.target.app, partitions: partitions, configuration: configuration,
+      acknowledged: { [unowned self] in acknowledge($0) },
       sending: { [unowned self] events in
         guard settings.keepsState else { return }
         state.sent = max(state.sent, events.upperBound)
         try saveState(durable: false)
-      },
-      acknowledged: { [unowned self] in acknowledge($0) })
+      })
   }
 
   // MARK: Under way
