@@ -83,8 +83,8 @@ struct Recovery {
       let end = scanner.offset
       try removeUnused(bases[(place + 1)...])
       if let fault { try cut(scanner, fault) }
-      try settle(scanner.file, end: end)
       try file.preallocate(to: scanner.header.capacity)
+      try settle(file, end: end)
       let active = SegmentPreparer.Prepared(
         name: name, file: file, base: bases[place], capacity: scanner.header.capacity)
       let preparer = SegmentPreparer(storage: storage, clock: clock, identity: scanner.header.identity)
