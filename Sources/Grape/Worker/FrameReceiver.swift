@@ -70,6 +70,8 @@ struct FrameReceiver: ~Copyable {
     }
     let isOurs = isKnownUniquelyReferenced(&storage)
     if pending == 0, isOurs, storage.capacity >= Self.usualCapacity {
+      // One great frame is no reason to keep as much for ever.
+      if storage.capacity > 4 * Self.usualCapacity { storage = ByteStorage(capacity: Self.usualCapacity) }
       begin = 0
       end = 0
       return

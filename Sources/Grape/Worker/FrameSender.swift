@@ -17,7 +17,10 @@ final class FrameSender: Sendable {
   /// Rest of a frame that was begun and must be ended before any other.
   private let unsent = Mutex<[UInt8]>([])
 
+  /// Takes over the socket, which is closed once neither thread has use for it.
   init(descriptor: Int32) { self.descriptor = descriptor }
+
+  deinit { close(descriptor) }
 
   /// Writes all `pieces`, waiting for the node as long as it takes: the heartbeat's thread watches that.
   func send(_ pieces: inout [iovec]) -> Outcome {

@@ -75,8 +75,6 @@ final class Worker: @unchecked Sendable {
     sender = FrameSender(descriptor: descriptor)
   }
 
-  deinit { close(descriptor) }
-
   /// Serves the connection until the worker ends; to be called on the thread that becomes the worker's.
   func run() {
     executor.adoptThread()
