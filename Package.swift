@@ -94,7 +94,7 @@ let package = Package(
       path: "Tests/GrapeLogCrashWriter"),
     .testTarget(
       name: "GrapeLogTests",
-      dependencies: ["GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire", "GrapeLogCrashWriter"]),
+      dependencies: ["GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire", "GrapeLogCrashWriter", "CGrapeLinux"]),
     .testTarget(
       name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),
     .testTarget(

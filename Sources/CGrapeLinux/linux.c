@@ -131,6 +131,7 @@ int grape_socket_buffers(int fd, int bytes) {
 
 int grape_pipe(int fds[2]) { return pipe2(fds, O_CLOEXEC); }
 int grape_fallocate(int fd, off_t offset, off_t length) { return fallocate(fd, 0, offset, length); }
+void grape_unlock(int fd) { flock(fd, LOCK_UN); }
 int grape_lock_exclusive(int fd) { return flock(fd, LOCK_EX | LOCK_NB); }
 int grape_open(const char *path, int flags, mode_t mode) { return open(path, flags | O_CLOEXEC, mode); }
 

@@ -236,12 +236,9 @@ extension ApplicationEngine {
       var headers = HeaderSection()
       headers.append(HeaderName.replyStatus, status.encoded)
       var builder = RecordBatchBuilder(capacity: 256)
-      let (key, section) = (ByteSlice(address.correlation.encoded), headers.finish())
-      key.withUnsafeBytes { key in
-        section.withUnsafeBytes {
-          builder.append(key: key, value: nil, headerSection: $0, timestamp: grape_realtime_ms())
-        }
-      }
+      builder.append(
+        key: ByteSlice(address.correlation.encoded), value: nil, headerSection: headers.finish(),
+        timestamp: grape_realtime_ms())
       let batch = try builder.take()
       return [
         Transaction.Append(

@@ -303,11 +303,9 @@ actor Deployer {
 
   private func append(_ key: String, _ value: [UInt8]?) async throws(StatusError) {
     var builder = RecordBatchBuilder(capacity: (value?.count ?? 0) + 256)
-    let (keySlice, valueSlice) = (ByteSlice(key), value.map { ByteSlice($0) })
     builder.append(
-      key: keySlice.unsafeBytes, value: valueSlice?.unsafeBytes, headerSection: HeaderSection.empty.unsafeBytes,
+      key: ByteSlice(key), value: value.map { ByteSlice($0) }, headerSection: HeaderSection.empty,
       timestamp: grape_realtime_ms())
-    withExtendedLifetime((keySlice, valueSlice)) {}
     let batch: FinishedBatch
     do throws(WireError) { batch = try builder.take() } catch { throw StatusError(.internal, error.message) }
     do throws(LogError) {

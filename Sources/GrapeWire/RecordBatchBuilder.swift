@@ -48,6 +48,13 @@ public struct RecordBatchBuilder: ~Copyable {
     recordCount += 1
   }
 
+  /// Appends a record. The slices live at least until this returns, which pointers taken from passing values do not.
+  public mutating func append(key: ByteSlice?, value: ByteSlice?, headerSection: ByteSlice, timestamp: Int64) {
+    append(
+      key: key?.unsafeBytes, value: value?.unsafeBytes, headerSection: headerSection.unsafeBytes, timestamp: timestamp)
+    withExtendedLifetime((key, value, headerSection)) {}
+  }
+
   /// A point to which `rollBack` can return.
   public struct Mark: Sendable {
     let bytes: Int

@@ -206,7 +206,8 @@ public struct WorkerPoolStateMachine: Sendable {
       }
     }
     if !isStopped, now >= notBefore {
-      var missing = wanted - liveCount
+      // One that was killed keeps its place until its exit is known, and with it the wait before the next.
+      var missing = wanted - liveCount - workers.values.count { $0 == .ending }
       // After a failure one worker tries first.
       if failuresInARow > 0 { missing = min(missing, 1 - startingCount) }
       while missing > 0 {

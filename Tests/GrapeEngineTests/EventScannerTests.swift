@@ -14,7 +14,7 @@ import Testing
       if let name = event.name { headers.append("g.e", Array(name.utf8)) }
       for (name, value) in extra { headers.append(name, value) }
       let value = ByteSlice([UInt8](repeating: 65, count: event.value))
-      builder.append(key: nil, value: value.unsafeBytes, headerSection: headers.finish().unsafeBytes, timestamp: 5)
+      builder.append(key: nil, value: value, headerSection: headers.finish(), timestamp: 5)
     }
     return try builder.take(compressor: zstd ? ZstdCompressor() : nil).bytes
   }

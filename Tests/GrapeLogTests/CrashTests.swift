@@ -27,29 +27,22 @@ import Testing
 
   /// Starts the writer, reads `count` lines of it, kills it, and returns all whole lines that it got out.
   private func runUntilKilled(_ directory: String, run: Int, lines count: Int) throws -> [String] {
-    let process = Process()
     let own = URL(filePath: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
     let besides = [own.deletingLastPathComponent(), Bundle.main.bundleURL.deletingLastPathComponent()] + searchPaths()
     let writers = besides.map { $0.appending(path: "GrapeLogCrashWriter") }
     let writer = writers.first { FileManager.default.isExecutableFile(atPath: $0.path) }
-    process.executableURL = try #require(writer, "no GrapeLogCrashWriter beside \(own.path)") as URL
-    process.arguments = [directory, "\(run)"]
-    let pipe = Pipe()
-    process.standardOutput = pipe
-    try process.run()
-    var output = Data()
+    let program = try #require(writer, "no GrapeLogCrashWriter beside \(own.path)")
+    let process = try CrashingProcess(program.path, [directory, "\(run)"])
+    var output: [UInt8] = []
     var lines = 0
     while lines <= count {
-      let piece = pipe.fileHandleForReading.availableData
+      let piece = try process.read()
       if piece.isEmpty { break }
       output += piece
       lines += piece.count { $0 == UInt8(ascii: "\n") }
     }
     #expect(lines > count, "the writer ended by itself")
-    kill(process.processIdentifier, SIGKILL)
-    output += try pipe.fileHandleForReading.readToEnd() ?? Data()
-    process.waitUntilExit()
-    #expect(process.terminationReason == .uncaughtSignal)
+    output += try process.kill()
     let whole = output.prefix((output.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)
     return String(decoding: whole, as: UTF8.self).split(separator: "\n").map(String.init)
   }

@@ -46,6 +46,7 @@ int grape_pipe(int fds[2]);
 // Files
 int grape_fallocate(int fd, off_t offset, off_t length);
 int grape_lock_exclusive(int fd);
+void grape_unlock(int fd);
 int grape_open(const char *path, int flags, mode_t mode);
 
 // Names the calling thread (at most 15 bytes), for profiles and debuggers.

@@ -41,7 +41,10 @@ package final class DirectoryStorage: SegmentStorage {
 
   package func close() {
     Glibc.close(directoryDescriptor)
-    if lockDescriptor >= 0 { Glibc.close(lockDescriptor) }
+    guard lockDescriptor >= 0 else { return }
+    // Given up explicitly: a process being started at this moment may hold a copy of the descriptor for a little longer.
+    grape_unlock(lockDescriptor)
+    Glibc.close(lockDescriptor)
   }
 
   package func list() throws(LogError) -> [String] {
