@@ -70,7 +70,7 @@ class Row:
 def run(command: list, **options: Any) -> str:
     """A program's output; Unmeasured, with what it said, if it fails."""
     done = subprocess.run(
-        [os.fspath(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [word if isinstance(word, (str, os.PathLike)) else str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
     if done.returncode != 0:
         words = " ".join(str(word) for word in command)

@@ -91,6 +91,9 @@ struct NodeService: Service {
     var options = CommitLogOptions()
     options.segmentBytes = configuration.segmentBytes
     options.tailCacheBytes = configuration.cacheBytes
+    // A lone call's commits are written on the reactor's thread; what gathers under load goes to the writer's, beside which
+    // the reactor goes on gathering.
+    options.assistBytes = 1536
     // Never reached: the gate holds clients and workers back long before.
     options.queueBytes = 1 << 30
     let (log, report): (CommitLog, RecoveryReport)

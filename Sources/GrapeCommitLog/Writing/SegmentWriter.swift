@@ -13,6 +13,14 @@ struct SegmentWriter {
   /// False if everything written is on the disk.
   private var dirty = false
   private var asked = false
+  /// Blocks of the active file before this have been written to, if only with zeros.
+  private var settled: Int64
+
+  /// Groups up to this size have zeros written ahead of them.
+  private static let smallGroup = 16 << 10
+  /// So many at a time.
+  private static let zerosAhead = 256 << 10
+  private static let zeros = [UInt8](repeating: 0, count: zerosAhead)
 
   init(
     active: SegmentPreparer.Prepared, end: Int64, storage: any SegmentStorage, preparer: SegmentPreparer,
@@ -20,6 +28,7 @@ struct SegmentWriter {
   ) {
     self.active = active
     self.end = end
+    settled = end
     self.storage = storage
     self.preparer = preparer
     self.segmentBytes = Int64(segmentBytes)
@@ -49,6 +58,7 @@ struct SegmentWriter {
     try seal()
     active = fresh
     end = Int64(SegmentHeader.reservedBytes)
+    settled = end
     asked = false
     return true
   }
@@ -58,6 +68,28 @@ struct SegmentWriter {
     dirty = true
     try active.file.write(group, at: end)
     end += Int64(group.count)
+    if end > settled { try settle(after: group.count) }
+  }
+
+  /// Blocks that are allocated but were never written cost their first fdatasync a commit of the file system's journal. For small groups,
+  /// whose latency is all that synchronisation, zeros are written ahead, many blocks at once: the groups then overwrite. Large
+  /// groups have no use for it.
+  private mutating func settle(after groupBytes: Int) throws(LogError) {
+    settled = end
+    guard groupBytes <= Self.smallGroup else { return }
+    let count = min(Int64(Self.zerosAhead), active.capacity - end)
+    guard count > 0 else { return }
+    let file = active.file
+    let start = end
+    let result: Result<Void, LogError> = Self.zeros.withUnsafeBytes { zeros in
+      do throws(LogError) {
+        return .success(try file.write(UnsafeRawBufferPointer(rebasing: zeros[..<Int(count)]), at: start))
+      } catch {
+        return .failure(error)
+      }
+    }
+    try result.get()
+    settled = end + count
   }
 
   mutating func synchronize() throws(LogError) {
