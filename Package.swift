@@ -14,7 +14,6 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
-    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", exact: "0.2.0"),
@@ -62,7 +61,6 @@ let package = Package(
       name: "GrapeEngine",
       dependencies: [
         "GrapeLog", "GrapeWorkers", "GrapeReactor", "GrapeCore", "GrapeWire", "CGrapeLinux",
-        .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "Histogram", package: "hdrhistogram-swift"),
         .product(name: "Logging", package: "swift-log"),
       ]),
@@ -94,7 +92,9 @@ let package = Package(
       path: "Tests/GrapeLogCrashWriter"),
     .testTarget(
       name: "GrapeLogTests",
-      dependencies: ["GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire", "GrapeLogCrashWriter", "CGrapeLinux"]),
+      dependencies: [
+        "GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire", "GrapeLogCrashWriter", "CGrapeLinux",
+      ]),
     .testTarget(
       name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),
     .testTarget(
@@ -106,7 +106,9 @@ let package = Package(
     .testTarget(name: "GrapeTests", dependencies: ["Grape", "GrapeCore", "GrapeWire"]),
     .testTarget(
       name: "GrapeEngineTests",
-      dependencies: ["GrapeEngine", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire"]),
+      dependencies: [
+        "GrapeEngine", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire",
+      ]),
   ],
   swiftLanguageModes: [.v6]
 )

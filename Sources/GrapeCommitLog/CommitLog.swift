@@ -28,7 +28,7 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   let counters = Mutex(CommitLogStatistics())
   let ending = Mutex(Ending())
   /// pthread_self() of the thread that calls `assist()`; 0: none.
-  let assistant = Atomic<UInt>(0)
+  let deputy = Atomic<UInt>(0)
 
   /// What readers need, behind one lock that is held for searches and for the publication of a group.
   struct SharedState: Sendable {
@@ -130,13 +130,14 @@ public final class CommitLog: EventLog, @unchecked Sendable {
         .failure(
           LogError(
             .tooLarge,
-            "the transaction takes \(operation.bytes) bytes; the log takes at most \(options.transactionBytes) at once")))
+            "the transaction takes \(operation.bytes) bytes; the log takes at most \(options.transactionBytes) at once")
+        ))
     }
     submit(operation)
   }
 
   private func submit(_ operation: Operation) {
-    let deferred = assistant.load(ordering: .relaxed) == UInt(pthread_self())
+    let deferred = deputy.load(ordering: .relaxed) == UInt(pthread_self())
     switch queue.add(operation, deferred: deferred) {
     case .wake: wake.signal()
     case .cared: break
@@ -148,11 +149,11 @@ public final class CommitLog: EventLog, @unchecked Sendable {
 
   /// Makes the calling thread the one that calls `assist()`. What it commits from now on wakes no other thread, so
   /// it must call `assist()` before it waits for anything.
-  public func becomeAssistant() { assistant.store(UInt(pthread_self()), ordering: .relaxed) }
+  public func becomeDeputy() { deputy.store(UInt(pthread_self()), ordering: .relaxed) }
 
-  /// Ends what `becomeAssistant` began. To be called on the same thread.
-  public func resignAssistant() {
-    assistant.store(0, ordering: .relaxed)
+  /// Ends what `becomeDeputy` began. To be called on the same thread.
+  public func resignDeputy() {
+    deputy.store(0, ordering: .relaxed)
     wake.signal()
   }
 

@@ -32,19 +32,27 @@ enum Bench {
       logLarge.append(rate(batches, large) { driver.pipeline(large, count: batches, inFlight: 8, .disk) })
       logOne.append(rate(batches, large) { driver.pipeline(large, count: batches, inFlight: 1, .disk) })
       for _ in 0..<1_000 { rawSmall.append(nanoseconds { raw.append(256) }) }
-      log.becomeAssistant()
+      log.becomeDeputy()
       for _ in 0..<1_000 { assisted.append(nanoseconds { driver.assistedCommit(small) }) }
-      log.resignAssistant()
+      log.resignDeputy()
       for _ in 0..<1_000 { threaded.append(nanoseconds { driver.pipeline(small, count: 1, inFlight: 1, .disk) }) }
     }
     let rawRate = median(rawLarge)
     print("raw pwrite+fdatasync, 256 KiB            \(megabytes(rawRate)) MB/s")
-    print("log, durable, 256 KiB batches, 8 waiting \(megabytes(median(logLarge))) MB/s  \(ratio(median(logLarge), rawRate)) of raw")
-    print("log, durable, 256 KiB batches, 1 waiting \(megabytes(median(logOne))) MB/s  \(ratio(median(logOne), rawRate)) of raw")
+    print(
+      "log, durable, 256 KiB batches, 8 waiting \(megabytes(median(logLarge))) MB/s  \(ratio(median(logLarge), rawRate)) of raw"
+    )
+    print(
+      "log, durable, 256 KiB batches, 1 waiting \(megabytes(median(logOne))) MB/s  \(ratio(median(logOne), rawRate)) of raw"
+    )
     let rawTime = Double(median(rawSmall))
     print("raw pwrite+fdatasync, 256 B              \(Int(rawTime / 1_000)) us median")
-    print("log, durable, 256 B, one, assisted       \(median(assisted) / 1_000) us median  \(ratio(Double(median(assisted)), rawTime)) x raw")
-    print("log, durable, 256 B, one, by its thread  \(median(threaded) / 1_000) us median  \(ratio(Double(median(threaded)), rawTime)) x raw")
+    print(
+      "log, durable, 256 B, one, assisted       \(median(assisted) / 1_000) us median  \(ratio(Double(median(assisted)), rawTime)) x raw"
+    )
+    print(
+      "log, durable, 256 B, one, by its thread  \(median(threaded) / 1_000) us median  \(ratio(Double(median(threaded)), rawTime)) x raw"
+    )
     for inFlight in [1, 64, 1_000] {
       let count = inFlight == 1 ? 2_000 : 100_000
       let took = nanoseconds { driver.pipeline(small, count: count, inFlight: inFlight, .disk) }

@@ -145,7 +145,9 @@ public struct EventHeaders {
         if name.elementsEqual("traceparent".utf8) { traceparent = value } else { others += 1 }
         continue
       }
-      guard let value else { throw WireError(.malformed, "header \(String(decoding: name, as: UTF8.self)) has no value") }
+      guard let value else {
+        throw WireError(.malformed, "header \(String(decoding: name, as: UTF8.self)) has no value")
+      }
       switch name[2] {
       case UInt8(ascii: "e"): event = value
       case UInt8(ascii: "r"): replyAddress = value
@@ -155,7 +157,7 @@ public struct EventHeaders {
       case UInt8(ascii: "h"):
         guard value.count == 1 else { throw WireError(.malformed, "header g.h has \(value.count) bytes, it takes 1") }
         hops = value[0]
-      default: break // a later version's: handed through
+      default: break  // a later version's: handed through
       }
     }
   }

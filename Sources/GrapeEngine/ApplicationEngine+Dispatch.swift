@@ -34,7 +34,7 @@ extension ApplicationEngine {
     case .failure(let error) where error.code == .offsetOutOfRange:
       skipDropped(lane: index, offset)
     case .failure(let error) where error.code == .closed || error.code == .noSuchTopic:
-      break // The node is stopping, or the application is being removed.
+      break  // The node is stopping, or the application is being removed.
     case .failure(let error):
       problem = "cannot read \(topic)/\(lanes[index].partition) at \(offset): \(error.message)"
       note("error", problem!)
@@ -51,7 +51,8 @@ extension ApplicationEngine {
       of: TopicPartition(topic, lanes[index].partition),
       completion: reactor.completion { [self] result in
         guard case .success(let bounds) = result else { return lanes[index].readFailed() }
-        note("error", "events \(offset) to \(bounds.start - 1) of \(topic)/\(lanes[index].partition) are no longer kept")
+        note(
+          "error", "events \(offset) to \(bounds.start - 1) of \(topic)/\(lanes[index].partition) are no longer kept")
         lanes[index].skip(to: bounds)
         schedulePump()
       })
@@ -131,7 +132,9 @@ extension ApplicationEngine {
         let offset = batch.baseOffset + Int64(record.offsetDelta)
         guard offset >= first, offset < end else { continue }
         var headers = record.headers
-        if let (_, value) = try headers.next(), let value, let slot = scanner.slot(value) { statistics[slot].queued += 1 }
+        if let (_, value) = try headers.next(), let value, let slot = scanner.slot(value) {
+          statistics[slot].queued += 1
+        }
       }
       withExtendedLifetime(unpacked) {}
     } catch {

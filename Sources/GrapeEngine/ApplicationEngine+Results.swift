@@ -87,7 +87,9 @@ extension ApplicationEngine {
       guard verdict.offset < result.processed else { continue }
       // Whoever waits for the event has the error as the answer.
       guard let record = find(verdict.offset, lane: index), !record.isAwaited else { continue }
-      note("warning", "event at \(topic)/\(lanes[index].partition):\(verdict.offset) was rejected: \(verdict.message)", worker: worker)
+      note(
+        "warning", "event at \(topic)/\(lanes[index].partition):\(verdict.offset) was rejected: \(verdict.message)",
+        worker: worker)
       transaction.appends.append(
         contentsOf: deadLetter(
           record, lane: index, offset: verdict.offset, reason: "rejected", code: verdict.code, message: verdict.message,
@@ -101,7 +103,8 @@ extension ApplicationEngine {
         lane: index, attempts: attempts, code: unfinished.code, message: unfinished.message,
         transaction: &transaction)
     } else {
-      let delay = unfinished.delayMilliseconds > 0
+      let delay =
+        unfinished.delayMilliseconds > 0
         ? Int64(unfinished.delayMilliseconds) * 1_000_000 : backoff(afterAttempt: attempts)
       lanes[index].headFailed(now: grape_monotonic_ns(), delay: delay)
       note(
@@ -215,7 +218,8 @@ extension ApplicationEngine {
   ) {
     let offset = lanes[index].processed
     note(
-      "error", "event at \(topic)/\(lanes[index].partition):\(offset) is a dead letter after \(attempts) attempts: \(message)")
+      "error",
+      "event at \(topic)/\(lanes[index].partition):\(offset) is a dead letter after \(attempts) attempts: \(message)")
     if let event = find(offset, lane: index) {
       transaction.appends += deadLetter(
         event, lane: index, offset: offset, reason: "gave-up", code: code, message: message, attempts: attempts)

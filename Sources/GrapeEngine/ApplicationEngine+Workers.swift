@@ -145,7 +145,10 @@ extension ApplicationEngine {
         target.description,
         .array(
           destinations.map {
-            ["topic": .string($0.topic), "event": .string($0.address.event.text), "partitions": JSONValue($0.partitions)]
+            [
+              "topic": .string($0.topic), "event": .string($0.address.event.text),
+              "partitions": JSONValue($0.partitions),
+            ]
           }))
     }
     return [

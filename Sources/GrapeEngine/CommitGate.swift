@@ -35,7 +35,9 @@ public final class CommitGate {
       transaction,
       completion: reactor.completion { [self] result in
         bytesInFlight -= bytes
-        if case .failure(let error) = result, error.code == .failed || error.code == .closed { failure = failure ?? error }
+        if case .failure(let error) = result, error.code == .failed || error.code == .closed {
+          failure = failure ?? error
+        }
         completion(result)
         if bytesInFlight <= clientLimit / 2, !waiting.isEmpty {
           let resumed = waiting

@@ -60,7 +60,8 @@ struct WorkerResult {
     }
     // Short of the end either at an event to be run again, or after some progress because the outputs have grown large.
     if processed < end {
-      let stopsAtEvent = verdicts.last.map { $0.offset == processed && ($0.kind == .failed || $0.kind == .retry) } ?? false
+      let stopsAtEvent =
+        verdicts.last.map { $0.offset == processed && ($0.kind == .failed || $0.kind == .retry) } ?? false
       guard stopsAtEvent || processed > first else {
         throw WireError(
           .malformed, "nothing of \(first) up to \(end) is processed, without a verdict failed or retry on \(first)")

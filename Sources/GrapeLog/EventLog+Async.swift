@@ -24,7 +24,8 @@ extension EventLog {
   }
 
   /// See `read(_:from:maxBytes:completion:)`.
-  public func read(_ partition: TopicPartition, from offset: Int64, maxBytes: Int) async throws(LogError) -> ReadResult {
+  public func read(_ partition: TopicPartition, from offset: Int64, maxBytes: Int) async throws(LogError) -> ReadResult
+  {
     try await outcome { self.read(partition, from: offset, maxBytes: maxBytes, completion: $0) }
   }
 

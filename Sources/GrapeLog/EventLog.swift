@@ -37,7 +37,8 @@ public protocol EventLog: AnyObject, Sendable {
 
   /// Calls `notify` once, as soon as the partition's end is greater than `offset` (at once if it already is), or when the topic is deleted or the log
   /// closes. Cancelling the token makes it unlikely, not impossible, that `notify` is still called.
-  func whenAvailable(_ partition: TopicPartition, after offset: Int64, notify: @escaping @Sendable () -> Void) -> WatchToken
+  func whenAvailable(_ partition: TopicPartition, after offset: Int64, notify: @escaping @Sendable () -> Void)
+    -> WatchToken
 
   /// Forgets a watch. Unknown tokens are ignored.
   func cancelWatch(_ token: WatchToken)
@@ -47,7 +48,8 @@ public protocol EventLog: AnyObject, Sendable {
 
   /// First offset whose record batch has a maximum timestamp at or after `timestamp` (milliseconds since 1970, UTC); the end if there is none.
   func offset(
-    of partition: TopicPartition, at timestamp: Int64, completion: @escaping @Sendable (Result<Int64, LogError>) -> Void)
+    of partition: TopicPartition, at timestamp: Int64, completion: @escaping @Sendable (Result<Int64, LogError>) -> Void
+  )
 
   /// What a group has committed, for all partitions it ever committed.
   func committedOffsets(
@@ -98,7 +100,8 @@ public struct TopicConfiguration: Hashable, Sendable {
   public var retentionBytes: Int64?
 
   public init(
-    partitions: Int32, cleanup: CleanupPolicy = .delete, retentionMilliseconds: Int64? = nil, retentionBytes: Int64? = nil
+    partitions: Int32, cleanup: CleanupPolicy = .delete, retentionMilliseconds: Int64? = nil,
+    retentionBytes: Int64? = nil
   ) {
     self.partitions = partitions
     self.cleanup = cleanup

@@ -2,7 +2,10 @@
 public struct LogError: Error, Sendable, CustomStringConvertible {
   /// The kind of failure; new ones may be added.
   public struct Code: Hashable, Sendable, CustomStringConvertible {
-    private enum Kind: String { case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, failed, corrupt, locked, unsupportedFormat, closed }
+    private enum Kind: String {
+      case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, failed,
+        corrupt, locked, unsupportedFormat, closed
+    }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
     public static let topicExists = Code(.topicExists)

@@ -37,12 +37,14 @@ extension Transaction {
       }
       guard commit.committed.offset >= 0 else {
         throw LogError(
-          .invalidArgument, "group \(commit.group) in \(commit.partition): offset \(commit.committed.offset) is negative")
+          .invalidArgument,
+          "group \(commit.group) in \(commit.partition): offset \(commit.committed.offset) is negative")
       }
       guard commit.committed.metadata.count <= 4_096 else {
         throw LogError(
           .invalidArgument,
-          "group \(commit.group) in \(commit.partition): metadata of \(commit.committed.metadata.count) bytes; at most 4,096")
+          "group \(commit.group) in \(commit.partition): metadata of \(commit.committed.metadata.count) bytes; at most 4,096"
+        )
       }
     }
   }
@@ -59,7 +61,8 @@ extension Transaction.Append {
     }
     guard header.size == batch.count else {
       throw LogError(
-        .invalidArgument, "\(partition): the record batch says it has \(header.size) bytes, but \(batch.count) were given")
+        .invalidArgument,
+        "\(partition): the record batch says it has \(header.size) bytes, but \(batch.count) were given")
     }
     guard header.recordCount >= 1, header.lastOffsetDelta == header.recordCount - 1, header.recordCount == recordCount
     else {

@@ -78,8 +78,10 @@ actor Deployer {
   func entry(_ app: String) -> Entry? { entries[app] }
 
   /// Paths of a package's files.
-  func files(in directory: String) -> [String] {
-    do throws(PackageError) { return try Package.load(folder: directory).files.map(\.path) } catch { return [] }
+  func files(in directory: String) throws(StatusError) -> [String] {
+    do throws(PackageError) { return try Package.load(folder: directory).files.map(\.path) } catch {
+      throw StatusError(.internal, error.message)
+    }
   }
 
   // MARK: Starting
@@ -322,7 +324,8 @@ actor Deployer {
 extension Deployer.Entry {
   /// Reads a registry record; nil if it is none.
   init?(_ value: UnsafeRawBufferPointer) {
-    guard let json = try? JSONValue(parsing: value), let app = json["app"]?.string, let version = json["version"]?.string,
+    guard let json = try? JSONValue(parsing: value), let app = json["app"]?.string,
+      let version = json["version"]?.string,
       let pieces = json["pieces"]?.int, let bytes = json["bytes"]?.int
     else { return nil }
     self.init(

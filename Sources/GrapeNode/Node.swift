@@ -117,7 +117,8 @@ struct NodeService: Service {
   private func claimSocket() throws(NodeError) {
     let path = configuration.socket
     guard path.utf8.count <= 107 else {
-      throw NodeError("the socket's path has \(path.utf8.count) bytes, 107 are possible; name a shorter one with --socket: \(path)")
+      throw NodeError(
+        "the socket's path has \(path.utf8.count) bytes, 107 are possible; name a shorter one with --socket: \(path)")
     }
     guard Files.exists(path) else { return }
     let probe = grape_unix_connect(path)
@@ -147,9 +148,9 @@ struct NodeService: Service {
   private func startReactor(_ log: CommitLog) throws -> Reactor {
     let reactor = try Reactor()
     try startThread(name: "reactor") {
-      log.becomeAssistant()
+      log.becomeDeputy()
       reactor.run()
-      log.resignAssistant()
+      log.resignDeputy()
     }
     return reactor
   }

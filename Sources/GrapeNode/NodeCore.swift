@@ -61,7 +61,8 @@ final class NodeCore {
     if let engine = engines[manifest.name.text], Int(engine.partitions) != manifest.partitions {
       throw StatusError(
         .conflict,
-        "\(manifest.name) has \(engine.partitions) partitions, which are fixed once deployed; the manifest says \(manifest.partitions)")
+        "\(manifest.name) has \(engine.partitions) partitions, which are fixed once deployed; the manifest says \(manifest.partitions)"
+      )
     }
     do throws(TopologyError) { return try topology.deploying([manifest]) } catch {
       throw StatusError(.conflict, error.description)
@@ -180,7 +181,8 @@ final class NodeCore {
       let versions = hello["protocol"]?.array?.compactMap(\.int) ?? []
       guard versions.contains(1) else {
         throw StatusError(
-          .unsupportedVersion, "protocol versions \(versions) are offered in HELLO's \"protocol\"; this node speaks [1]")
+          .unsupportedVersion, "protocol versions \(versions) are offered in HELLO's \"protocol\"; this node speaks [1]"
+        )
       }
       guard !isStopping else { throw StatusError(.unavailable, "the node is stopping") }
       let key = ObjectIdentifier(connection)
@@ -207,7 +209,8 @@ final class NodeCore {
   private func openSession(_ connection: FrameConnection) {
     guard let admin else { return connection.close() }
     let services = ClientServices(
-      reactor: reactor, gate: gate, intake: intake, calls: calls, engine: { [unowned self] in engines[$0] }, admin: admin,
+      reactor: reactor, gate: gate, intake: intake, calls: calls, engine: { [unowned self] in engines[$0] },
+      admin: admin,
       eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
     let session = ClientSession(connection, services: services) { [unowned self] in
       sessions[ObjectIdentifier($0)] = nil

@@ -96,7 +96,9 @@ public final class FrameConnection {
       wanted = min(Int(length) + 4, frameLimit)
     }
     let filled = inputStart == 0 && inputEnd == input.capacity
-    if input.capacity - inputStart >= wanted, input.capacity - inputEnd >= min(4096, Self.smallBuffer), !filled { return }
+    if input.capacity - inputStart >= wanted, input.capacity - inputEnd >= min(4096, Self.smallBuffer), !filled {
+      return
+    }
     // A connection that fills a small buffer gets a large one; quiet ones stay small.
     let base = input.capacity == 0 ? Self.smallBuffer : Self.largeBuffer
     let fresh = ByteStorage(capacity: max(base, wanted + 4096))
@@ -164,7 +166,8 @@ public final class FrameConnection {
 
   /// Sends a frame whose body is what `head` writes followed by `slices`, which are not copied unless they are small.
   public func send(
-    _ type: FrameType, flags: UInt8 = 0, id: UInt64, slices: some Collection<ByteSlice>, head: (inout ByteWriter) -> Void
+    _ type: FrameType, flags: UInt8 = 0, id: UInt64, slices: some Collection<ByteSlice>,
+    head: (inout ByteWriter) -> Void
   ) {
     guard !isClosed, !closesWhenSent else { return }
     let before = gathered.count

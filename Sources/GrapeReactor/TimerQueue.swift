@@ -60,7 +60,8 @@ struct TimerQueue {
     var parent = 0
     while true {
       var least = parent
-      for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && heap[child].deadline < heap[least].deadline {
+      for child in [2 * parent + 1, 2 * parent + 2]
+      where child < heap.count && heap[child].deadline < heap[least].deadline {
         least = child
       }
       if least == parent { return }

@@ -135,7 +135,9 @@ public final class InMemoryEventLog: EventLog {
         let place = Int(append.partition.partition)
         baseOffsets.append(state.topics[append.partition.topic]!.partitions[place].append(append, fired: &fired))
       }
-      for commit in transaction.offsets { state.groups[commit.group, default: [:]][commit.partition] = commit.committed }
+      for commit in transaction.offsets {
+        state.groups[commit.group, default: [:]][commit.partition] = commit.committed
+      }
       return (CommitReceipt(durability: transaction.durability, baseOffsets: baseOffsets), fired)
     }
     if case .success(let (_, fired)) = result {

@@ -42,7 +42,7 @@ public struct RecordReader {
     }
     let recordEnd = position + Int(length)
     guard position < recordEnd else { throw WireError(.malformed, "the record at byte \(start) is empty") }
-    position += 1 // attributes: unused by the format
+    position += 1  // attributes: unused by the format
     let timestampDelta = try varint(recordEnd)
     let offsetDelta = try varint(recordEnd)
     let key = try nullable(recordEnd)
@@ -117,7 +117,9 @@ public struct RecordHeaders {
       }
     }
     if remaining == 0 {
-      guard reader.remaining == 0 else { throw WireError(.malformed, "\(reader.remaining) bytes behind the last header") }
+      guard reader.remaining == 0 else {
+        throw WireError(.malformed, "\(reader.remaining) bytes behind the last header")
+      }
       return nil
     }
     let nameLength = try reader.varint()

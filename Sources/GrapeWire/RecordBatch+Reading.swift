@@ -59,12 +59,14 @@ extension RecordBatch {
     guard header.producerId == -1, header.producerEpoch == -1, header.baseSequence == -1 else {
       throw WireError(
         .unsupported,
-        "producer id \(header.producerId), epoch \(header.producerEpoch), sequence \(header.baseSequence): -1 each is expected")
+        "producer id \(header.producerId), epoch \(header.producerEpoch), sequence \(header.baseSequence): -1 each is expected"
+      )
     }
     guard header.recordCount > 0, header.lastOffsetDelta == header.recordCount - 1 else {
       throw WireError(
         .malformed,
-        "\(header.recordCount) records with last offset delta \(header.lastOffsetDelta): one record or more, and the delta one less")
+        "\(header.recordCount) records with last offset delta \(header.lastOffsetDelta): one record or more, and the delta one less"
+      )
     }
     guard header.baseOffset == 0 else {
       throw WireError(.malformed, "base offset \(header.baseOffset): 0 is expected, the log assigns offsets")

@@ -99,7 +99,8 @@ public struct RecordBatchHeader: Sendable, Hashable {
     baseSequence = load(RecordBatch.Field.baseSequence)
     recordCount = load(RecordBatch.Field.recordCount)
     guard recordCount >= 0, lastOffsetDelta >= 0 else {
-      throw WireError(.malformed, "record count \(recordCount), last offset delta \(lastOffsetDelta): 0 or more is legal")
+      throw WireError(
+        .malformed, "record count \(recordCount), last offset delta \(lastOffsetDelta): 0 or more is legal")
     }
   }
 

@@ -20,7 +20,8 @@ public struct RecordBatchBuilder: ~Copyable {
   /// Appends a record. `headerSection` as made by `HeaderSection`; `timestamp` in milliseconds since 1970 UTC.
   /// Copies everything. Precondition: the record is smaller than 1 GiB.
   public mutating func append(
-    key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, headerSection: UnsafeRawBufferPointer, timestamp: Int64
+    key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, headerSection: UnsafeRawBufferPointer,
+    timestamp: Int64
   ) {
     if recordCount == 0 {
       baseTimestamp = timestamp
@@ -77,7 +78,9 @@ public struct RecordBatchBuilder: ~Copyable {
   /// Ends the batch and starts a new, empty one. Precondition: at least one record.
   ///
   /// With a compressor the records are packed, unless that would make the batch larger.
-  public mutating func take(compressor: ZstdCompressor? = nil, nextCapacity: Int = 4096) throws(WireError) -> FinishedBatch {
+  public mutating func take(compressor: ZstdCompressor? = nil, nextCapacity: Int = 4096) throws(WireError)
+    -> FinishedBatch
+  {
     precondition(recordCount > 0, "a batch has at least one record")
     var compression = RecordBatch.Compression.none
     if let compressor {

@@ -106,7 +106,8 @@ public struct WorkerPoolStateMachine: Sendable {
   /// The process is gone, or could not be started.
   public mutating func exited(_ id: ID, now: Int64) -> [Action] {
     guard let state = workers.removeValue(forKey: id) else { return [] }
-    if case .draining = state {} else {
+    if case .draining = state {
+    } else {
       failures += 1
       failuresInARow += 1
       let doublings = min(failuresInARow - 1, 20)
@@ -157,7 +158,9 @@ public struct WorkerPoolStateMachine: Sendable {
       }
     }
     if !isStopped {
-      if let idleSince, policy.idleTimeout > 0, liveCount > policy.minimum { deadlines.append(idleSince + policy.idleTimeout) }
+      if let idleSince, policy.idleTimeout > 0, liveCount > policy.minimum {
+        deadlines.append(idleSince + policy.idleTimeout)
+      }
       if liveCount < wanted, notBefore > now { deadlines.append(notBefore) }
     }
     return deadlines.min()

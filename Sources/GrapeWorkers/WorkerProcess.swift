@@ -70,7 +70,8 @@ public final class WorkerProcess {
     let environment = CStrings(launch.environment.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" })
     var failedStep: UnsafePointer<CChar>?
     let pid = grape_spawn(
-      launch.program, arguments.pointers, environment.pointers, launch.directory, output.write, errors.write, &failedStep)
+      launch.program, arguments.pointers, environment.pointers, launch.directory, output.write, errors.write,
+      &failedStep)
     let error = errno
     withExtendedLifetime((arguments, environment)) {}
     guard pid > 0 else {

@@ -7,7 +7,9 @@ import Testing
 @Suite struct EventScannerTests {
   private let scanner = EventScanner(app: "shop", slots: ["order", "refund"], eventLimit: 1000, batchLimit: 100_000)
 
-  private func batch(_ events: [(name: String?, value: Int)], extra: [(String, [UInt8])] = [], zstd: Bool = false) throws -> ByteSlice {
+  private func batch(_ events: [(name: String?, value: Int)], extra: [(String, [UInt8])] = [], zstd: Bool = false)
+    throws -> ByteSlice
+  {
     var builder = RecordBatchBuilder()
     for event in events {
       var headers = HeaderSection()
@@ -46,7 +48,9 @@ import Testing
 
   @Test func refusesEventsWithoutAName() throws { #expect(failure(try batch([(nil, 1)]))?.status == .badRequest) }
 
-  @Test func refusesEventsThatAreTooLarge() throws { #expect(failure(try batch([("order", 1001)]))?.status == .tooLarge) }
+  @Test func refusesEventsThatAreTooLarge() throws {
+    #expect(failure(try batch([("order", 1001)]))?.status == .tooLarge)
+  }
 
   @Test func clientsMayNotSetTheNodesHeaders() throws {
     let address = ReplyAddress(correlation: CorrelationID(high: 1, low: 2), partition: 0, topic: "t").encoded

@@ -8,11 +8,13 @@ import Testing
   /// A lane of a partition with `end` events, all unread.
   private func lane(end: Int64, committed: Int64 = 0, metadata: [UInt8] = []) -> LaneStateMachine {
     LaneStateMachine(
-      partition: 0, start: CommittedOffset(offset: committed, metadata: metadata), bounds: PartitionBounds(start: 0, end: end))
+      partition: 0, start: CommittedOffset(offset: committed, metadata: metadata),
+      bounds: PartitionBounds(start: 0, end: end))
   }
 
   private func batch(_ first: Int64, _ last: Int64, bytes: Int = 100) -> LogBatch {
-    LogBatch(bytes: ByteSlice([UInt8](repeating: 0, count: bytes)), baseOffset: first, lastOffset: last, maxTimestamp: 7)
+    LogBatch(
+      bytes: ByteSlice([UInt8](repeating: 0, count: bytes)), baseOffset: first, lastOffset: last, maxTimestamp: 7)
   }
 
   private func fill(_ lane: inout LaneStateMachine, _ batches: [LogBatch], end: Int64) {

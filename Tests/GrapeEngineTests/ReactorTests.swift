@@ -6,7 +6,9 @@ import Testing
 
 @Suite struct ReactorTests {
   /// Runs `body` on a reactor of its own until it calls `done`.
-  private func onReactor(_ body: @escaping @Sendable (Reactor, _ done: @escaping @Sendable () -> Void) -> Void) async throws {
+  private func onReactor(_ body: @escaping @Sendable (Reactor, _ done: @escaping @Sendable () -> Void) -> Void)
+    async throws
+  {
     let reactor = try Reactor()
     try startThread(name: "test-reactor") { reactor.run() }
     await withCheckedContinuation { continuation in
@@ -43,7 +45,11 @@ import Testing
     let log = Mutex<[String]>([])
     let pending = Mutex(false)
     reactor.atTurnEnd {
-      guard pending.withLock({ value in defer { value = false }; return value }) else { return }
+      guard
+        pending.withLock({ value in
+          defer { value = false }; return value
+        })
+      else { return }
       log.withLock { $0.append("end") }
       reactor.deferred { log.withLock { $0.append("after") } }
     }
@@ -65,11 +71,15 @@ import Testing
       let sent = Self.frames(seed: seed)
       try await onReactor { reactor, done in
         var pair: [Int32] = [0, 0]
-        guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0, &pair) == 0 else { return done() }
+        guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0, &pair) == 0 else {
+          return done()
+        }
         let (mine, theirs) = (pair[0], pair[1])
         let flusher = ConnectionFlusher()
         reactor.atTurnEnd { flusher.flush() }
-        guard let connection = try? FrameConnection(descriptor: mine, reactor: reactor, flusher: flusher) else { return done() }
+        guard let connection = try? FrameConnection(descriptor: mine, reactor: reactor, flusher: flusher) else {
+          return done()
+        }
         connection.frameLimit = 8 * 1024 * 1024
         connection.onFrame = { header, body in
           received.withLock { $0.append(body.array) }
@@ -108,7 +118,9 @@ import Testing
   private static func frames(seed: UInt64) -> [[UInt8]] {
     var random = SeededGenerator(seed: seed &* 77)
     return (0..<30).map { _ in
-      let size = Bool.random(using: &random) ? Int.random(in: 0...100, using: &random) : Int.random(in: 0...700_000, using: &random)
+      let size =
+        Bool.random(using: &random)
+        ? Int.random(in: 0...100, using: &random) : Int.random(in: 0...700_000, using: &random)
       return [UInt8](repeating: UInt8.random(in: 0...255, using: &random), count: size)
     }
   }

@@ -5,7 +5,8 @@ import Testing
 
 @Suite struct WorkerResultTests {
   private func frame(
-    processed: Int64, verdicts: [(Int64, UInt8)] = [], tallies: [(UInt16, UInt32)] = [], outputs: [(String, [UInt8])] = []
+    processed: Int64, verdicts: [(Int64, UInt8)] = [], tallies: [(UInt16, UInt32)] = [],
+    outputs: [(String, [UInt8])] = []
   ) -> ByteSlice {
     var writer = ByteWriter()
     writer.i64(processed)

@@ -14,7 +14,9 @@ import Testing
     try await promise.run(on: fixture(CommitLogOptions()))
   }
 
-  @Test("embedded, with segments and memory so small that everything is full all the time", arguments: EventLogConformance.all)
+  @Test(
+    "embedded, with segments and memory so small that everything is full all the time",
+    arguments: EventLogConformance.all)
   func embeddedSmall(_ promise: EventLogConformance.Case) async throws {
     var options = CommitLogOptions()
     options.segmentBytes = 1 << 20

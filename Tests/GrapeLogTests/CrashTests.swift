@@ -77,7 +77,8 @@ import Testing
       #expect(Set(found.keys) == twins, "transactions are whole")
       for (committer, count) in next {
         let offsets = try await log.committedOffsets(group: committer)
-        #expect(offsets.values.map(\.offset) == [Int64(count - 1)], "the offsets of \(committer) are those of its records")
+        #expect(
+          offsets.values.map(\.offset) == [Int64(count - 1)], "the offsets of \(committer) are those of its records")
       }
     }
   }

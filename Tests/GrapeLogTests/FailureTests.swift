@@ -19,7 +19,9 @@ import Testing
 
   enum Fault: CaseIterable { case write, sync, segment }
 
-  @Test("commits are refused for good, reads go on, and a new start has all that was acknowledged", arguments: Fault.allCases)
+  @Test(
+    "commits are refused for good, reads go on, and a new start has all that was acknowledged",
+    arguments: Fault.allCases)
   func terminal(_ fault: Fault) async throws {
     let files = LogFiles()
     var options = CommitLogOptions()
@@ -198,7 +200,7 @@ import Testing
       let finished = DispatchSemaphore(value: 0)
       let finishedAll = DispatchSemaphore(value: 0)
       let thread = Thread {
-        log.becomeAssistant()
+        log.becomeDeputy()
         for number in 0..<100 {
           let answers = Mutex(0)
           for _ in 0...number % 3 {
@@ -212,23 +214,27 @@ import Testing
         }
         // Left to the writing thread, because of its size.
         log.commit(
-          Transaction(appends: [SampleBatch.append([String(repeating: "x", count: 100_000)], to: TopicPartition("a", 0))])
+          Transaction(appends: [
+            SampleBatch.append([String(repeating: "x", count: 100_000)], to: TopicPartition("a", 0))
+          ])
         ) { _ in finished.signal() }
         log.assist()
         finished.wait()
-        // Not assisted at all: taken over when the assistant resigns.
+        // Not assisted at all: taken over when the deputy resigns.
         log.commit(Transaction(appends: [SampleBatch.append(["last"], to: TopicPartition("a", 0))])) { _ in
           finished.signal()
         }
-        log.resignAssistant()
+        log.resignDeputy()
         finished.wait()
         finishedAll.signal()
       }
       thread.start()
       await withCheckedContinuation { continuation in
-        Thread { finishedAll.wait(); continuation.resume() }.start()
+        Thread {
+          finishedAll.wait(); continuation.resume()
+        }.start()
       }
-      // Registered or not, an assistant that is gone holds nobody up.
+      // Registered or not, an deputy that is gone holds nobody up.
       for _ in 0..<50 { try await append(log, ["other"]) }
       #expect(log.statistics.assisted > 0)
       let all = try await values(log, partition)

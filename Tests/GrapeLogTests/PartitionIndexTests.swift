@@ -35,7 +35,8 @@ import Testing
       }
       for timestamp in [.min, 0, 1_700_000_000_000 + offset / 2, 1_700_000_000_000 + offset, .max] as [Int64] {
         #expect(
-          index.firstLocation(at: timestamp) == list.first { $0.maxTimestamp >= timestamp }, "seed \(seed), \(timestamp)")
+          index.firstLocation(at: timestamp) == list.first { $0.maxTimestamp >= timestamp },
+          "seed \(seed), \(timestamp)")
       }
       var place = index.place(of: 0)!
       var count = 0

@@ -213,7 +213,7 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     try scratch.write("build/Flights", "binary", executable: true)
     #expect(
       refusal(scratch)
-        == "missingFile: the package does not hold \"bin/Flights\", which the manifest starts: build it with \"swift build -c release --product Flights\" and put it there; grape deploy does both"
+        == "missingFile: grape.yaml: entry: the package does not hold \"bin/Flights\", which the manifest starts: build it with \"swift build -c release --product Flights\" and put it there; grape deploy does both"
     )
     #expect(try Package.load(folder: scratch.path + "/app", requiringEntry: false).files.count == 1)
     let package = try Package.load(
@@ -246,7 +246,8 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     try scratch.write("app/apps.py", "")
     #expect(
       refusal(scratch)
-        == "missingFile: the package does not hold \"app.py\", which the manifest starts: did you mean \"apps.py\"?")
+        == "missingFile: grape.yaml: entry: the package does not hold \"app.py\", which the manifest starts: did you mean \"apps.py\"?"
+    )
     try scratch.write("app/app.py", "")
     #expect(refusal(scratch) == "")
     try scratch.link("app/out", to: "/etc/passwd")
@@ -273,6 +274,8 @@ func refusal(_ archive: [UInt8], limits: PackageLimits = PackageLimits()) -> Str
     try scratch.write(
       "app/grape.yaml", "grape: 1\nname: f\nruntime: executable\ncommand: [./app.py]\nslots: {raw: {}}\n")
     #expect(
-      refusal(scratch) == "missingFile: \"app.py\", which the manifest starts, is not executable: run chmod +x on it")
+      refusal(scratch)
+        == "missingFile: grape.yaml: command: \"app.py\", which the manifest starts, is not executable: run chmod +x on it"
+    )
   }
 }

@@ -175,7 +175,7 @@ struct Case: Sendable, CustomTestStringConvertible {
       "grape.yaml:6:13: config.a: .inf is a number that JSON cannot hold: write a finite one, or put it in quotes"),
     Case(
       head + "slots: {raw: {}}\nname: x\n",
-      "grape.yaml:2:1: the key \"name\" is there twice in one mapping: remove one of them"),
+      "grape.yaml:6:1: the key \"name\" is there twice in one mapping: remove one of them"),
     Case(head + "slots: {raw: {}}\n\tx: 1\n", "grape.yaml:6:1: a tab cannot indent: use spaces"),
     Case(
       head + "slots: {raw: {}\n",

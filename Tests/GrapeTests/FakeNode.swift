@@ -46,7 +46,9 @@ final class FakeNode {
     limits: [JSONValue.Member] = [], welcomes: Bool = true
   ) throws {
     var pair: [Int32] = [0, 0]
-    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0 else { throw Failure(description: "socketpair") }
+    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0 else {
+      throw Failure(description: "socketpair")
+    }
     descriptor = pair[0]
     var timeout = timeval(tv_sec: 10, tv_usec: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
@@ -88,7 +90,9 @@ final class FakeNode {
   func sendRaw(_ bytes: [UInt8]) throws {
     var position = 0
     while position < bytes.count {
-      let count = bytes[position...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+      let count = bytes[position...].withUnsafeBytes {
+        Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+      }
       guard count > 0 else { throw Failure(description: "send: errno \(errno)") }
       position += count
     }
@@ -145,7 +149,9 @@ final class FakeNode {
     var headers: [(String, String)] = []
   }
 
-  static func batch(_ events: [Input], base: Int64 = 0, timestamp: Int64 = 1_000, compressed: Bool = false) throws -> [UInt8] {
+  static func batch(_ events: [Input], base: Int64 = 0, timestamp: Int64 = 1_000, compressed: Bool = false) throws
+    -> [UInt8]
+  {
     var builder = RecordBatchBuilder()
     for event in events {
       var section = HeaderSection()

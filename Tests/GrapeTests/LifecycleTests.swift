@@ -184,13 +184,14 @@ final class Gate: Sendable {
     #expect(end?.status == 69 && end?.message?.contains("bad-token: used before") == true)
   }
 
-  @Test(arguments: [
-    [0, 0, 0, 5, 0x30, 0, 0, 0], // shorter than a header
-    [0, 0, 0, 12, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], // no such type
-    [0, 0, 0, 12, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], // EXEC is not for workers
-    [0, 0, 0, 13, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9], // DELIVER cut off
-    [0xff, 0xff, 0xff, 0xff, 0x30, 0, 0, 0], // beyond maxFrame
-  ] as [[UInt8]])
+  @Test(
+    arguments: [
+      [0, 0, 0, 5, 0x30, 0, 0, 0],  // shorter than a header
+      [0, 0, 0, 12, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  // no such type
+      [0, 0, 0, 12, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  // EXEC is not for workers
+      [0, 0, 0, 13, 0x30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9],  // DELIVER cut off
+      [0xff, 0xff, 0xff, 0xff, 0x30, 0, 0, 0],  // beyond maxFrame
+    ] as [[UInt8]])
   func `a malformed frame ends the worker with 70`(frame: [UInt8]) throws {
     let node = try FakeNode(shouting(), slots: ["in"], routes: testRoutes)
     try node.sendRaw(frame)

@@ -40,7 +40,8 @@ private struct Random: RandomNumberGenerator {
     for delivery in 0..<20 {
       let events = (0..<Int.random(in: 1...60, using: &random)).map { index -> FakeNode.Input in
         let kind = ["ok", "ok", "ok", "reject", "fail"].randomElement(using: &random)!
-        let value = "\(kind)-\(delivery)-\(index)" + String(repeating: "x", count: Int.random(in: 0...300, using: &random))
+        let value =
+          "\(kind)-\(delivery)-\(index)" + String(repeating: "x", count: Int.random(in: 0...300, using: &random))
         return FakeNode.Input(
           name: Bool.random(using: &random) ? "sync" : "async",
           key: Bool.random(using: &random) ? "k\(Int.random(in: 0...9, using: &random))" : nil, value: value,
@@ -57,7 +58,9 @@ private struct Random: RandomNumberGenerator {
           events, base: base, first: first, end: end, skips: skips, compressed: Bool.random(using: &random))
         let result = try node.result()
         values += result.outputs.filter { $0.topic == "b.events" }.compactMap(\.value)
-        #expect(result.outputs.count(where: { $0.topic == "a.events" }) == result.outputs.count(where: { $0.topic == "b.events" }))
+        #expect(
+          result.outputs.count(where: { $0.topic == "a.events" })
+            == result.outputs.count(where: { $0.topic == "b.events" }))
         rejected += result.verdicts.filter { $0.kind == 1 }.map(\.offset)
         if result.processed < end {
           #expect(result.verdicts.last?.kind == 2 && result.verdicts.last?.offset == result.processed, "seed \(seed)")

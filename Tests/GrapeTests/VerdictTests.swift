@@ -70,7 +70,8 @@ private struct Broken: Error {}
   @Test func `an event past its deadline is not run`() throws {
     let node = try FakeNode(application(), slots: ["in"], routes: testRoutes)
     try node.deliver([
-      .init(name: "in", value: "late", deadline: 1), .init(name: "in", value: "late too", deadline: 1, reply: caller(9)),
+      .init(name: "in", value: "late", deadline: 1),
+      .init(name: "in", value: "late too", deadline: 1, reply: caller(9)),
       .init(name: "in", value: "a", deadline: .max), .init(name: "in", value: "b", deadline: .max),
     ])
     let result = try node.result()
@@ -128,7 +129,8 @@ private struct Broken: Error {}
 
   @Test func `a handler that says nothing answers with an empty reply`() throws {
     for result in [
-      try result { $0.on("in") { _, _ in } }, try result { $0.on("in") { _, context in try context.emit("nowhere", "x") } },
+      try result { $0.on("in") { _, _ in } },
+      try result { $0.on("in") { _, context in try context.emit("nowhere", "x") } },
       try result { $0.on("in") { event, _ -> Reply? in event.text == "x" ? Reply("x") : nil } },
     ] {
       #expect(result.outputs.map(\.status) == [ReplyStatus()])

@@ -48,7 +48,8 @@ func shouting() -> Application {
     #expect(result.tallies.map(\.succeeded) == [2])
     #expect(
       result.outputs == [
-        .init(topic: "test.events", partition: 0, name: "out", key: "k1", value: "A", hops: 1, headers: ["g.e", "g.h"]),
+        .init(
+          topic: "test.events", partition: 0, name: "out", key: "k1", value: "A", hops: 1, headers: ["g.e", "g.h"]),
         .init(topic: "test.events", partition: 0, name: "out", key: nil, value: "B", hops: 1, headers: ["g.e", "g.h"]),
       ])
   }
@@ -147,7 +148,10 @@ func shouting() -> Application {
     }
     let node = try FakeNode(app, slots: ["in"], config: ["n": 5])
     try node.deliver(
-      [.init(name: "in", key: "k", value: "v", reply: caller(1), headers: [("a", "1"), ("traceparent", "tp"), ("b", "")])],
+      [
+        .init(
+          name: "in", key: "k", value: "v", reply: caller(1), headers: [("a", "1"), ("traceparent", "tp"), ("b", "")])
+      ],
       partition: 9, attempt: 3, base: 77)
     _ = try node.result()
     #expect(seen.withLock { $0 } == [#"in k v 9 77 1000 3 true a=1,b= tp test-1 test v1 {"n":5}"#])
@@ -162,7 +166,9 @@ func shouting() -> Application {
       try context.emit("out", event.text)
     }
     let node = try FakeNode(app, slots: ["in"], routes: testRoutes)
-    try node.deliver([.init(name: "in", value: "one"), .init(name: "in", value: "bad"), .init(name: "in", value: "two")])
+    try node.deliver([
+      .init(name: "in", value: "one"), .init(name: "in", value: "bad"), .init(name: "in", value: "two"),
+    ])
     let result = try node.result()
     #expect(result.batchSizes.allSatisfy { $0 <= 1_100_000 })
     #expect(result.outputs.count == 62)
@@ -191,7 +197,9 @@ func shouting() -> Application {
 
   @Test func `refuses an event beyond maxEvent`() throws {
     let app = Application()
-    app.on("in") { event, context in try context.emit("out", String(repeating: "x", count: event.text.utf8.count * 1000)) }
+    app.on("in") { event, context in
+      try context.emit("out", String(repeating: "x", count: event.text.utf8.count * 1000))
+    }
     let node = try FakeNode(app, slots: ["in"], routes: testRoutes, limits: [.init("maxEvent", 5000)])
     try node.deliver([.init(name: "in", value: "1234"), .init(name: "in", value: "12345")])
     let result = try node.result()

@@ -97,7 +97,9 @@ private func decode(hexadecimal text: String) -> [UInt8] {
   @Test(arguments: GoldenCase.all) func theSameRecordsGiveTheSameBytes(_ golden: GoldenCase) throws {
     guard let expected = try golden.bytes(codec: "none") else { return }
     let mine = try build(golden, compressor: nil)
-    mine.withUnsafeBytes { RecordBatch.setBaseOffset(golden.baseOffset, in: UnsafeMutableRawBufferPointer(mutating: $0)) }
+    mine.withUnsafeBytes {
+      RecordBatch.setBaseOffset(golden.baseOffset, in: UnsafeMutableRawBufferPointer(mutating: $0))
+    }
     #expect(mine.array == expected.array)
   }
 
@@ -124,7 +126,8 @@ private func decode(hexadecimal text: String) -> [UInt8] {
       let key = record.key.map { ByteSlice(decode(hexadecimal: $0)) }
       let value = record.value.map { ByteSlice(decode(hexadecimal: $0)) }
       builder.append(
-        key: key?.unsafeBytes, value: value?.unsafeBytes, headerSection: section.unsafeBytes, timestamp: record.timestamp)
+        key: key?.unsafeBytes, value: value?.unsafeBytes, headerSection: section.unsafeBytes,
+        timestamp: record.timestamp)
       withExtendedLifetime((section, key, value)) {}
     }
     return try builder.take(compressor: compressor).bytes

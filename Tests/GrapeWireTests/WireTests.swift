@@ -104,7 +104,8 @@ import Testing
     for (index, value) in values.enumerated() {
       let value = ByteSlice(value)
       builder.append(
-        key: nil, value: value.unsafeBytes, headerSection: HeaderSection.empty.unsafeBytes, timestamp: 1000 + Int64(index))
+        key: nil, value: value.unsafeBytes, headerSection: HeaderSection.empty.unsafeBytes,
+        timestamp: 1000 + Int64(index))
       withExtendedLifetime(value) {}
     }
     return try builder.take(compressor: compressor).bytes
@@ -152,7 +153,8 @@ import Testing
       var random = Seeded(seed: seed)
       var bytes = try batch(values: [[1, 2, 3], [], [UInt8](repeating: 9, count: 70)]).array
       for _ in 0..<Int.random(in: 1...4, using: &random) {
-        bytes[Int.random(in: RecordBatch.headerSize..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
+        bytes[Int.random(in: RecordBatch.headerSize..<bytes.count, using: &random)] = UInt8.random(
+          in: 0...255, using: &random)
       }
       // Whatever it is taken for, it must not trap or read outside.
       _ = try? RecordBatch.validate(ByteSlice(bytes), checkingCRC: false, limit: 1 << 20) { record in

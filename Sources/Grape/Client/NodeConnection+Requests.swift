@@ -34,7 +34,8 @@ extension NodeConnection {
     let deadline = ContinuousClock.now + timeout + .seconds(2)
     try send(
       ClientFrame.exec(
-        event, id: id, durability: durability, blocking: true, timeoutMilliseconds: max(1, timeout.protocolMilliseconds)),
+        event, id: id, durability: durability, blocking: true, timeoutMilliseconds: max(1, timeout.protocolMilliseconds)
+      ),
       until: deadline)
     while true {
       let frame: ReceivedFrame

@@ -243,7 +243,8 @@ public final class Context {
   @inline(never)
   private func hopLimit(_ name: String, _ hops: UInt8) -> EmitError {
     EmitError(
-      .hopLimit, "\(name) is not emitted: its chain passed through \(Int(hops) + 1) handlers, "
+      .hopLimit,
+      "\(name) is not emitted: its chain passed through \(Int(hops) + 1) handlers, "
         + "\(session.info.limits.maxHops) are allowed; most likely it is a loop")
   }
 

@@ -77,7 +77,8 @@ struct FrameReceiver: ~Copyable {
       return
     }
     // Short of room only once the rest of the frame does not fit: what was received is moved as seldom as can be.
-    if begin + needed <= storage.capacity, storage.capacity - end >= min(needed - pending, 4096), end < storage.capacity {
+    if begin + needed <= storage.capacity, storage.capacity - end >= min(needed - pending, 4096), end < storage.capacity
+    {
       return
     }
     if isOurs, storage.capacity >= max(needed, Self.usualCapacity), begin > 0 {

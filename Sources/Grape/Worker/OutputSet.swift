@@ -189,7 +189,8 @@ final class OutputSet {
     try target.encoded.withUnsafeBytes { (bytes) -> Result<Void, EmitError> in
       do throws(EmitError) {
         let correlation = UnsafeRawBufferPointer(rebasing: bytes[0..<16])
-        try append(to: output.state, key: correlation, value: data, section: headers.unsafeBytes,
+        try append(
+          to: output.state, key: correlation, value: data, section: headers.unsafeBytes,
           limit: status.status == .ok ? byteLimit : .max)
         return .success(())
       } catch {

@@ -145,7 +145,7 @@ final class Worker: @unchecked Sendable {
     case (.opening, .welcome): try welcome(frame.body)
     case (.opening, let type): throw ProtocolError(message: "\(type) came where WELCOME is expected")
     case (_, .deliver): try receive(try Delivery(id: frame.header.id, body: frame.body))
-    case (_, .heartbeat): break // `liveness` was told.
+    case (_, .heartbeat): break  // `liveness` was told.
     case (_, .drain): isDraining = true
     case (_, .goodbye): finish(.unavailable("the node said goodbye"))
     case (_, let type): throw ProtocolError(message: "a frame of type \(type), which no worker takes")

@@ -40,6 +40,7 @@ struct AppLogsCommand: NodeCommand {
     if options.json { return Output.line(line.text) }
     let time = line["timeMs"]?.int.map { Format.time($0) } ?? ""
     let kind = line["level"]?.string ?? line["stream"]?.string ?? ""
-    Output.line("\(time) \(line["worker"]?.string ?? "-") \(kind): \(line["message"]?.string ?? "")")
+    let fields = (line["fields"]?.object ?? []).map { " \($0.name)=\($0.value.string ?? $0.value.text)" }.joined()
+    Output.line("\(time) \(line["worker"]?.string ?? "-") \(kind): \(line["message"]?.string ?? "")\(fields)")
   }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Grape
+import Glibc
 import GrapeCore
 import GrapeWire
 
@@ -91,6 +92,8 @@ struct ExecCommand: NodeCommand {
   private func print(_ reply: CallReply) throws {
     guard options.json else {
       Output.write(reply.value.unsafeBytes)
+      // For people only: what goes into a file or a pipe is the reply's bytes and nothing else.
+      if isatty(1) == 1, reply.value.unsafeBytes.last != UInt8(ascii: "\n") { Output.line("") }
       return try Output.flush()
     }
     var members: [JSONValue.Member] = [

@@ -118,7 +118,7 @@ struct LogVerifyCommand: ParsableCommand {
     if let tail = report.tail { Output.line("behind the last group, cut at the next start: \(tail)") }
     Output.line(
       "\(report.problemCount == 0 ? "sound" : "\(Format.count(report.problemCount)) problems"): "
-        + "\(Format.count(report.segments)) segments, \(Format.count(report.groups)) groups, "
+        + "\(Format.count(report.segments)) segment\(report.segments == 1 ? "" : "s"), \(Format.count(report.groups)) groups, "
         + "\(Format.count(report.batches)) batches, \(Format.count(report.records)) records, \(Format.bytes(report.bytes))"
     )
   }

@@ -247,7 +247,8 @@ struct Verification {
     if expected < baseOffset {
       report.add(
         .init(
-          file: path, fileOffset: offset, partition: name, offsets: expected..<baseOffset, message: "records are missing"))
+          file: path, fileOffset: offset, partition: name, offsets: expected..<baseOffset,
+          message: "records are missing"))
     } else if expected > baseOffset {
       report.add(
         .init(

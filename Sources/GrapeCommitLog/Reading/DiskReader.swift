@@ -37,7 +37,9 @@ final class DiskReader: @unchecked Sendable {
     let added = thread.add {
       request.completion(self.perform(request))
     }
-    if !added { request.completion(.failure(LogError(.busy, "too many reads are waiting for the disk: try again later"))) }
+    if !added {
+      request.completion(.failure(LogError(.busy, "too many reads are waiting for the disk: try again later")))
+    }
   }
 
   /// Finishes what is queued, closes the files, then calls `completion`.
@@ -93,7 +95,8 @@ final class DiskReader: @unchecked Sendable {
     guard try file.read(into: target, at: start - segment) == count else {
       throw LogError(
         .corrupt,
-        "\(file.path): ends before byte \(start - segment + Int64(count)), which \(request.partition) needs; run grape log verify")
+        "\(file.path): ends before byte \(start - segment + Int64(count)), which \(request.partition) needs; run grape log verify"
+      )
     }
     for location in request.batches[range] {
       let slice = ByteSlice(storage: block, offset: Int(location.position - start), count: location.length)

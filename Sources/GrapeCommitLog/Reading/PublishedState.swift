@@ -70,7 +70,9 @@ struct PublishedState {
         fired.append(watch.notify)
       }
     case .offsetCommit(let topic, let partition, let group, let committed):
-      guard topics.indices.contains(Int(topic)) else { throw Misfit(reason: "offset for topic id \(topic), never made") }
+      guard topics.indices.contains(Int(topic)) else {
+        throw Misfit(reason: "offset for topic id \(topic), never made")
+      }
       guard let name = topics[Int(topic)]?.name else { return }
       groups[group, default: [:]][TopicPartition(name, partition)] = committed
     case .topicCreated(let id, let name, let configuration):

@@ -49,7 +49,9 @@ final class SegmentScanner {
   /// The group at `offset`; steps over it if it is one.
   func next() throws(LogError) -> Step {
     let left = size - offset
-    if left < Int64(GroupHeader.byteCount) { return try isZero(from: offset) ? .end : .bad("\(left) bytes are no group") }
+    if left < Int64(GroupHeader.byteCount) {
+      return try isZero(from: offset) ? .end : .bad("\(left) bytes are no group")
+    }
     let start = try bytes(at: offset, count: GroupHeader.byteCount)
     guard let group = GroupHeader(start) else {
       return try isZero(from: offset) ? .end : .bad("no group header where one was expected")

@@ -13,7 +13,8 @@ struct GroupBuffers {
   /// Room for `count` bytes, aligned to 8.
   mutating func reserve(_ count: Int) -> (storage: ByteStorage, offset: Int) {
     if let current, used + count <= current.capacity { return (current, used) }
-    let block = takeSpare(count) ?? ByteStorage(capacity: (max(count, 1) + Self.blockBytes - 1) & ~(Self.blockBytes - 1))
+    let block =
+      takeSpare(count) ?? ByteStorage(capacity: (max(count, 1) + Self.blockBytes - 1) & ~(Self.blockBytes - 1))
     current = block
     used = 0
     return (block, 0)

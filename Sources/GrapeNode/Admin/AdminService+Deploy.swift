@@ -24,7 +24,9 @@ extension AdminService {
   }
 
   func finishUpload(_ request: JSONValue, _ respond: @escaping (Answer) -> Void) throws(StatusError) {
-    guard let upload = request["upload"]?.string else { throw StatusError(.badRequest, "deploy.finish takes \"upload\"") }
+    guard let upload = request["upload"]?.string else {
+      throw StatusError(.badRequest, "deploy.finish takes \"upload\"")
+    }
     let core = ReactorBound(core, reactor: core.reactor)
     let reactor = self.core.reactor
     inBackground(respond) { [deployer] () async throws(StatusError) in

@@ -49,7 +49,8 @@ final class AdminService {
       case "deploy.finish": try finishUpload(request, respond)
       case "topology": respond(.success(topology))
       case "stats": respond(.success(statistics))
-      case "log.topics": inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in try await Self.topics(log) }
+      case "log.topics":
+        inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in try await Self.topics(log) }
       case "log.offsets": try offsets(request, respond)
       default: throw StatusError(.badRequest, "there is no operation \"\(operation)\"; docs/admin.md lists them")
       }
@@ -82,7 +83,8 @@ final class AdminService {
 
   private var nodeInfo: JSONValue {
     [
-      "node": .string(core.configuration.name.text), "version": .string(GrapeVersion.current), "pid": JSONValue(getpid()),
+      "node": .string(core.configuration.name.text), "version": .string(GrapeVersion.current),
+      "pid": JSONValue(getpid()),
       "dataDirectory": .string(core.configuration.dataDirectory), "uptimeMs": .int(uptime), "log": "embedded",
       "protocol": 1, "socket": .string(core.configuration.socket), "problem": JSONValue(core.gate.failure?.description),
     ]
@@ -150,7 +152,7 @@ final class AdminService {
     let name = engine.name.text
     inBackground(respond) { [deployer] () async throws(StatusError) in
       let entry = await deployer.entry(name)
-      let files = await deployer.files(in: directory)
+      let files = try await deployer.files(in: directory)
       guard case .object(let members) = base else { return base }
       return .object(
         members + [

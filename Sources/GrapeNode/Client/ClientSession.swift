@@ -94,7 +94,9 @@ final class ClientSession {
   }
 
   private func fail(_ id: UInt64, _ error: StatusError) {
-    guard id != 0 else { return connection.refuse(status: error.status.rawValue, name: error.status.name, message: error.message) }
+    guard id != 0 else {
+      return connection.refuse(status: error.status.rawValue, name: error.status.name, message: error.message)
+    }
     connection.send(.error, id: id) { $0.bytes(error.json.utf8) }
   }
 
@@ -122,7 +124,9 @@ final class ClientSession {
       for header in own where header.name.utf8.starts(with: "g.".utf8) {
         throw StatusError(.badRequest, "header \"\(header.name)\": names that begin with g. are Grape's own")
       }
-      let size = own.reduce((key?.count ?? 0) + (value?.count ?? 0)) { $0 + $1.name.utf8.count + ($1.value?.count ?? 0) }
+      let size = own.reduce((key?.count ?? 0) + (value?.count ?? 0)) {
+        $0 + $1.name.utf8.count + ($1.value?.count ?? 0)
+      }
       guard size <= services.eventLimit else {
         throw StatusError(.tooLarge, "an event of \(size) bytes; \(services.eventLimit) are allowed")
       }
@@ -151,7 +155,8 @@ final class ClientSession {
     let engine = try engine(address.app.text)
     guard let slot = engine.slotNames.firstIndex(of: address.event.text) else {
       throw StatusError(
-        .noSuchSlot, "\(address.app) has no slot for event \"\(address.event)\"; its slots are \(engine.scanner.slotList)")
+        .noSuchSlot,
+        "\(address.app) has no slot for event \"\(address.event)\"; its slots are \(engine.scanner.slotList)")
     }
     return (engine, slot)
   }
@@ -275,7 +280,8 @@ final class ClientSession {
         transaction.appends += try appends(batch, partition, engine: engine, counts: &counts)
       }
       guard transaction.appends.count <= Int(UInt16.max) else {
-        throw StatusError(.badRequest, "\(transaction.appends.count) batches once split by key; \(UInt16.max) are allowed")
+        throw StatusError(
+          .badRequest, "\(transaction.appends.count) batches once split by key; \(UInt16.max) are allowed")
       }
       engine.noteAppended(counts)
       let partitions = transaction.appends.map(\.partition.partition)
@@ -295,7 +301,9 @@ final class ClientSession {
   ) throws(StatusError) -> [Transaction.Append] {
     guard partition >= -1, partition < engine.partitions else {
       throw StatusError(
-        .badRequest, "partition \(partition): \(engine.topic) has partitions 0 to \(engine.partitions - 1), -1 leaves it to the node")
+        .badRequest,
+        "partition \(partition): \(engine.topic) has partitions 0 to \(engine.partitions - 1), -1 leaves it to the node"
+      )
     }
     let header = try engine.scanner.scan(batch, from: .client, checkingCRC: true, counts: &counts)
     guard partition == -1 else {
@@ -340,7 +348,9 @@ final class ClientSession {
     let offset = try reader.i64()
     let maxBytes = min(Int(try reader.u32()), services.frameLimit / 4)
     let wait = Int64(min(try reader.u32(), 600_000))
-    guard reader.remaining == 0, offset >= -2, id != 0 else { throw WireError(.malformed, "offset \(offset), id \(id)") }
+    guard reader.remaining == 0, offset >= -2, id != 0 else {
+      throw WireError(.malformed, "offset \(offset), id \(id)")
+    }
     if offset >= 0 { return read(id, place, offset, maxBytes, wait) }
     services.gate.log.bounds(
       of: place,
@@ -401,7 +411,9 @@ final class ClientSession {
     let text = try reader.bytes(size)
     guard id != 0 else { throw WireError(.malformed, "id 0 is for the connection itself") }
     let json: JSONValue
-    do throws(JSONError) { json = try JSONValue(parsing: text) } catch { throw WireError(.malformed, error.description) }
+    do throws(JSONError) { json = try JSONValue(parsing: text) } catch {
+      throw WireError(.malformed, error.description)
+    }
     let blob = body[reader.position..<body.count]
     services.admin.handle(json, blob: blob) { [weak self] result in
       guard let self else { return }

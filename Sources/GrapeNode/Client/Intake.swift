@@ -52,7 +52,9 @@ final class Intake {
   init(gate: CommitGate) { self.gate = gate }
 
   /// Takes an event in; copies its bytes. `completion` runs once it has the durability asked for, or cannot get it.
-  func add(_ event: Event, to engine: ApplicationEngine, durability: Durability, completion: @escaping (Outcome) -> Void) {
+  func add(
+    _ event: Event, to engine: ApplicationEngine, durability: Durability, completion: @escaping (Outcome) -> Void
+  ) {
     let partition: Int32
     if let key = event.key {
       partition = Partitioner.partition(forKey: key, of: engine.partitions)
@@ -69,7 +71,8 @@ final class Intake {
       gathered[destination] = gathering
     }
     gathering.builder.append(
-      key: event.key, value: event.value, headerSection: event.headerSection.unsafeBytes, timestamp: grape_realtime_ms())
+      key: event.key, value: event.value, headerSection: event.headerSection.unsafeBytes, timestamp: grape_realtime_ms()
+    )
     gathering.counts[event.slot] += 1
     gathering.waiting.append(completion)
     if gathering.builder.byteCount > 1024 * 1024 { flush() }

@@ -46,6 +46,8 @@ public struct Package: Hashable, Sendable {
   func checkEntry() throws(PackageError) {
     guard let path = manifest.runtime.file else { return }
     let shown = path.quotedForMessage
+    let field = if case .executable = manifest.runtime { "command" } else { "entry" }
+    let place = "\(Manifest.fileName): \(field)"
     guard let file = files.first(where: { $0.path == path }) else {
       let remedy: String
       switch manifest.runtime {
@@ -59,14 +61,16 @@ public struct Package: Hashable, Sendable {
         remedy = hint ?? "add it, or look whether \"include\" or \"exclude\" leave it out"
         throw PackageError(
           .missingFile,
-          "the package does not hold \(shown), which the manifest starts"
+          "\(place): the package does not hold \(shown), which the manifest starts"
             + (hint == nil ? ": \(remedy)" : remedy))
       }
-      throw PackageError(.missingFile, "the package does not hold \(shown), which the manifest starts: \(remedy)")
+      throw PackageError(
+        .missingFile, "\(place): the package does not hold \(shown), which the manifest starts: \(remedy)")
     }
     if case .python = manifest.runtime { return }
     if file.kind == .file {
-      throw PackageError(.missingFile, "\(shown), which the manifest starts, is not executable: run chmod +x on it")
+      throw PackageError(
+        .missingFile, "\(place): \(shown), which the manifest starts, is not executable: run chmod +x on it")
     }
   }
 }

@@ -148,13 +148,26 @@ private struct YAMLRefusal: Error {
     case .duplicatedKeysInMapping(let duplicates, let context):
       let key = duplicates.first ?? ""
       self.init(
-        place(context.mark), "the key \(key.quotedForMessage) is there twice in one mapping: remove one of them")
+        Self.secondPlace(of: key, from: place(context.mark), bytes),
+        "the key \(key.quotedForMessage) is there twice in one mapping: remove one of them")
     case .reader(_, let offset, _, let yaml):
       let before = yaml.prefix(offset ?? 0)
       self.init(SourceMark(of: before.utf8.count, in: bytes), "a character is not allowed here: remove it")
     default:
       self.init(SourceMark(line: 1, column: 1), "the file cannot be read: \(error)")
     }
+  }
+
+  /// Where a repeated key stands for the second time, as far as lines tell; else where its mapping begins, which is all that the
+  /// library says.
+  private static func secondPlace(of key: String, from mapping: SourceMark, _ bytes: [UInt8]) -> SourceMark {
+    let start = String(repeating: " ", count: mapping.column - 1) + key
+    let lines = bytes.split(separator: 0x0a, omittingEmptySubsequences: false).enumerated().dropFirst(mapping.line - 1)
+    let places = lines.filter { _, line in
+      line.starts(with: start.utf8) && line.dropFirst(start.utf8.count).first { $0 != 0x20 } == UInt8(ascii: ":")
+    }
+    return places.count < 2
+      ? mapping : SourceMark(line: places[places.startIndex + 1].offset + 1, column: mapping.column)
   }
 
   private static func sentence(_ problem: String, _ context: String?, _ mark: SourceMark, _ bytes: [UInt8]) -> String {
