@@ -95,7 +95,7 @@ public final class Reactor: @unchecked Sendable {
   /// A completion for use from any thread that runs `body` on the reactor's thread, never before the call that was given it returns.
   public func completion<Value: Sendable>(_ body: @escaping (Value) -> Void) -> @Sendable (Value) -> Void {
     let bound = ReactorBound(body, reactor: self)
-    return { [unowned self] value in post { bound.value(value) } }
+    return { [self] value in post { bound.value(value) } }
   }
 
   private func wake() {
