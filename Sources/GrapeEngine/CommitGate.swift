@@ -15,7 +15,11 @@ public final class CommitGate {
   /// Above this, workers get no further deliveries.
   public let workerLimit: Int
   /// Set by the first commit that failed for good: the log takes no more.
-  public private(set) var failure: LogError?
+  public private(set) var failure: LogError? {
+    didSet { if oldValue == nil, let failure { onFailure?(failure) } }
+  }
+  /// Called once, with the failure that ends all commits.
+  public var onFailure: ((LogError) -> Void)?
   private var waiting: [() -> Void] = []
 
   public init(

@@ -36,6 +36,11 @@ final class NodeCore {
     self.logger = logger
     gate = CommitGate(log: log, reactor: reactor)
     intake = Intake(gate: gate)
+    gate.onFailure = { [logger] error in
+      logger.critical(
+        "the log takes no more events; reads go on. Mend the cause, then start the node again",
+        metadata: ["error": "\(error)"])
+    }
     calls = CallTable(topic: configuration.name.repliesTopic, log: log, reactor: reactor, logger: logger)
   }
 
