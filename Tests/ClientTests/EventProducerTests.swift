@@ -194,4 +194,27 @@ import Testing
     #expect(named == firsts)
     #expect(firsts.contains(100))
   }
+
+  @Test func `numbers can be left out, and a frame's numbers are told before it goes`() throws {
+    let log = Log()
+    let told = Shared<[Range<Int64>]>([])
+    let node = try FakeNode { frame in
+      // The frame comes after the caller was told of it.
+      guard told().count > log.frames() else { return nil }
+      return [log.append(frame)]
+    }
+    var acknowledged: [Int64] = []
+    let producer = EventProducer(
+      connection: try NodeConnection(path: node.path), app: "a", partitions: 1,
+      acknowledged: { acknowledged += [$0.firstEvent, $0.eventCount] },
+      sending: { events in told.change { $0.append(events) } })
+    let template = EventTemplate(event: "e")
+    try producer.send(template, key: nil, value: ByteSlice("x").unsafeBytes)
+    try producer.send(template, key: nil, value: ByteSlice("y").unsafeBytes)
+    try producer.skipEvents(40)
+    try producer.send(template, key: nil, value: ByteSlice("z").unsafeBytes)
+    try producer.finish()
+    #expect(told() == [0..<2, 42..<43])
+    #expect(acknowledged == [0, 2, 42, 1])
+  }
 }

@@ -55,7 +55,7 @@ import Testing
     job: .init(
       target: "a@b", format: "auto", keyField: "k", eventField: nil, skipBad: true,
       files: [.init(path: "x.csv", prefixBytes: 12, prefixChecksum: .max)]),
-    file: 1, position: InputPosition(offset: 1 << 40, line: 77), acknowledged: 500, sent: 700, ends: [1, 2, 3])
+    file: 0, position: InputPosition(offset: 1 << 40, line: 77), acknowledged: 500, sent: 700, ends: [1, 2, 3])
 
   @Test func `a state is read back as it was written`() throws {
     #expect(try IngestState(ByteSlice(state.json.text), path: "s") == state)

@@ -135,6 +135,59 @@ private func rows(_ format: InputFormat, _ content: String, key: String? = nil, 
     #expect(try rows(.ndjson, "1\n\"x\"\n").map { $0.value } == ["1", "\"x\""])
   }
 
+  @Test func `the quick look at JSON never says what the parser does not`() throws {
+    let seed = UInt64.random(in: 0...UInt64.max)
+    var generator = SplitMix(state: seed)
+    let documents = [
+      #"{"k":"v","e":12,"x":[1,-2.5,true,false,null,{"k":"inner"}]}"#, #" { "e" : "name" , "k" : 0 } "#,
+      #"{"k":"a\"b","e":"x"}"#, #"{"k":"grüße","e":"🍇"}"#, #"{"\u006b":"v","k":"w","e":"x"}"#, #"{"k":1.50,"e":"x"}"#,
+      #"{"k":-0,"e":1e5}"#, #"{"k":"1","k":"2","e":"3"}"#, #"[{"k":"v","e":"w"}]"#, #"{"k":01,"e":"x"}"#,
+    ]
+    let noise = Array("{}[]\":,\\0123456789.-+eEtruefalsn kxu\u{1}ü".utf8)
+    var known = 0
+    for round in 0..<20_000 {
+      var bytes = Array(documents[round % documents.count].utf8)
+      if round >= documents.count {
+        for _ in 0..<Int.random(in: 1...3, using: &generator) {
+          let index = Int.random(in: 0..<bytes.count, using: &generator)
+          switch Int.random(in: 0..<3, using: &generator) {
+          case 0: bytes[index] = noise.randomElement(using: &generator)!
+          case 1: bytes.insert(noise.randomElement(using: &generator)!, at: index)
+          default: if bytes.count > 1 { bytes.remove(at: index) }
+          }
+        }
+      }
+      let names = (Array("k".utf8), Array("e".utf8))
+      let quick = bytes.withUnsafeBytes { text in
+        names.0.withUnsafeBytes { key in
+          names.1.withUnsafeBytes { event in
+            JSONScanner.scan(text, key: key, event: event).map { fields in
+              (
+                fields.key.map { String(decoding: $0, as: UTF8.self) },
+                fields.event.map { String(decoding: $0, as: UTF8.self) }
+              )
+            }
+          }
+        }
+      }
+      guard let quick else { continue }
+      known += 1
+      let text = String(decoding: bytes, as: UTF8.self)
+      let full = try? bytes.withUnsafeBytes { try JSONValue(parsing: $0) }
+      func member(_ name: String) -> String? {
+        switch full?[name] {
+        case .string(let text): text
+        case .int(let number): String(number)
+        default: nil
+        }
+      }
+      #expect(full != nil, "\(text) seed \(seed)")
+      #expect(quick.0 == member("k") && quick.1 == member("e"), "\(text) seed \(seed)")
+    }
+    // It would be of no use if it knew nothing.
+    #expect(known > 1000)
+  }
+
   @Test(arguments: [
     ("{\"a\": 1}\n{\"a\": \n", 2, "not JSON"),
     ("{\"a\": 1}\n\n\n{\"b\": 1}\n", 4, "no field `a`"),

@@ -14,8 +14,9 @@ final class CSVReader: RowReader {
   /// The fields' bytes, unquoted.
   private let content = ScratchBytes()
   private let output = ScratchBytes()
-  /// `"name":` and `,"name":` as they stand before each value.
-  private var prefixes: [[UInt8]] = []
+  /// `{"name":` and `,"name":` as they stand before each value, one behind the other, and where each ends.
+  private let prefixes = ScratchBytes()
+  private var prefixEnds: [Int] = []
   private let keyColumn: Int?
   private let eventColumn: Int?
 
@@ -52,8 +53,11 @@ final class CSVReader: RowReader {
     }
     keyColumn = try column(keyField, "--key-field")
     eventColumn = try column(eventField, "--event-field")
-    prefixes = names.enumerated().map { index, name in
-      (index == 0 ? [UInt8(ascii: "{")] : [UInt8(ascii: ",")]) + JSONValue.string(name).utf8 + [UInt8(ascii: ":")]
+    for (index, name) in names.enumerated() {
+      prefixes.append(index == 0 ? UInt8(ascii: "{") : UInt8(ascii: ","))
+      JSONValue.string(name).utf8.withUnsafeBytes { prefixes.append($0) }
+      prefixes.append(UInt8(ascii: ":"))
+      prefixEnds.append(prefixes.count)
     }
     if let start, start.offset > 0 {
       guard try text.seek(to: start) else {
@@ -79,23 +83,34 @@ final class CSVReader: RowReader {
     settle()
     guard let columns = try Self.readRow(text, &fields, content, &pendingBytes, &pendingLines) else { return nil }
     let line = text.position.line
-    guard columns == prefixes.count else {
+    guard columns == prefixEnds.count else {
       throw BadRow(
-        message: "\(text.name):\(line): \(columns) fields where the header has \(prefixes.count) columns")
+        message: "\(text.name):\(line): \(columns) fields where the header has \(prefixEnds.count) columns")
     }
-    output.removeAll()
-    for column in 0..<columns {
-      prefixes[column].withUnsafeBytes { output.append($0) }
-      let (begin, end) = fields[column]
-      guard JSONString.append(content[begin, end], to: output) else {
-        throw BadRow(message: "\(text.name):\(line): field \(column + 1) is not UTF-8")
-      }
-    }
-    output.append(UInt8(ascii: "}"))
+    try write(columns, line: line)
     func field(_ column: Int?) -> UnsafeRawBufferPointer? {
       column.map { content[fields[$0].begin, fields[$0].end] }
     }
     return InputRow(value: output.bytes, key: field(keyColumn), event: field(eventColumn), line: line)
+  }
+
+  /// Writes the fields as a JSON object to `output`.
+  private func write(_ columns: Int, line: Int64) throws {
+    let (output, content, prefixes) = (output, content, prefixes)
+    output.removeAll()
+    let bad = fields.withUnsafeBufferPointer { fields in
+      prefixEnds.withUnsafeBufferPointer { ends -> Int? in
+        var prefix = 0
+        for column in 0..<columns {
+          output.append(prefixes[prefix, ends[column]])
+          prefix = ends[column]
+          guard JSONString.append(content[fields[column].begin, fields[column].end], to: output) else { return column }
+        }
+        return nil
+      }
+    }
+    if let bad { throw BadRow(message: "\(text.name):\(line): field \(bad + 1) is not UTF-8") }
+    output.append(UInt8(ascii: "}"))
   }
 
   /// Reads one row into `fields` and `content`; nil at the end. `bytes` and `lines` say how much text it took.

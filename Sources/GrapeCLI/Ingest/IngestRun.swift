@@ -33,7 +33,11 @@ final class IngestRun {
   private var templates: EventTemplates!
   private var progress: IngestProgress
   private var skipped: Int64 = 0
-  private var reached: AckDurability = .applicationDefault
+  private var durability: AckDurability = .applicationDefault
+  /// Where reading ended: index of the file, and place in it.
+  private var reached = (file: 0, position: InputPosition(offset: 0, line: 1))
+  /// Of regular files; 0 for the others.
+  private var sizes: [Int64] = []
   /// Events that an earlier run sent without hearing of their arrival, and that did arrive.
   private var arrived: [Range<Int64>] = []
   /// Number of the next event read.
@@ -70,8 +74,8 @@ final class IngestRun {
     } catch {
       throw settle(error)
     }
-    state.file = settings.files.count
-    state.position = InputPosition(offset: 0, line: 1)
+    // The end of the last file, not behind it: what is appended to it later can be ingested too.
+    (state.file, state.position) = reached
     state.acknowledged = next
     state.sent = max(state.sent, next)
     if settings.keepsState { try saveState(durable: true) }
@@ -84,6 +88,7 @@ final class IngestRun {
   private func describeJob() throws -> IngestState.Job {
     let files = try settings.files.map { path -> IngestState.File in
       let text = try InputText(path: path, rowLimit: 0) { _ in }
+      sizes.append(text.size ?? 0)
       guard let size = text.size else { return IngestState.File(path: path, prefixBytes: 0, prefixChecksum: 0) }
       progress.totalBytes += size
       let prefix = try text.prefix(Int(min(size, 4096)))
@@ -113,14 +118,13 @@ final class IngestRun {
     let run = (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
       .map { $0 < 16 ? "0" + String($0, radix: 16) : String($0, radix: 16) }.joined()
     state = IngestState(run: run, job: job, ends: [Int64](repeating: 0, count: Int(partitions)))
-    guard settings.keepsState else { return false }
     let topics = try node.ask("log.topics")["topics"]?.array ?? []
     for partition in topics.first(where: { $0["name"]?.string == topic })?["partitions"]?.array ?? [] {
       if let number = partition["partition"]?.int, (0..<Int64(partitions)).contains(number) {
         state.ends[Int(number)] = partition["end"]?.int ?? 0
       }
     }
-    try saveState(durable: true)
+    if settings.keepsState { try saveState(durable: true) }
     return false
   }
 
@@ -183,6 +187,8 @@ final class IngestRun {
   // MARK: Under way
 
   private func readAll() throws {
+    reached = (state.file, state.position)
+    progress.bytesBefore = sizes[..<min(state.file, sizes.count)].reduce(0, +)
     for index in state.file..<settings.files.count {
       let start = index == state.file ? state.position : nil
       try readFile(index, from: start)
@@ -221,6 +227,7 @@ final class IngestRun {
         progress.update(bytes: before + text.position.offset, events: next, acknowledged: state.acknowledged)
       }
     }
+    reached = (index, reader.position)
     progress.bytesBefore = before + text.position.offset
   }
 
@@ -232,6 +239,14 @@ final class IngestRun {
   }
 
   private func take(_ row: InputRow, of file: Int, _ reader: any RowReader, _ name: String) throws {
+    let template =
+      try row.event.map { event in
+        guard let template = templates.named(event) else {
+          throw BadRow(message: "\(name):\(row.line): \(templates.problem(event))")
+        }
+        return template
+      } ?? templates.target
+    // Only rows that become events have numbers, so that a continuation counts as this run does.
     let number = next
     next += 1
     if let range = arrived.first, range.contains(number) {
@@ -241,14 +256,6 @@ final class IngestRun {
       }
       return
     }
-    let template =
-      try row.event.map { event in
-        guard let template = templates.named(event) else {
-          next -= 1
-          throw BadRow(message: "\(name):\(row.line): \(templates.problem(event))")
-        }
-        return template
-      } ?? templates.target
     // The place behind the row; asking for it moves the reader on, but not the row's bytes.
     let position = reader.position
     do {
@@ -263,6 +270,7 @@ final class IngestRun {
 
   private func acknowledge(_ acknowledgement: Acknowledgement) {
     state.acknowledged = acknowledgement.firstEvent + acknowledgement.eventCount
+    state.sent = max(state.sent, state.acknowledged)
     state.file = Int(acknowledgement.tag.first >> 48)
     state.position = InputPosition(
       offset: acknowledgement.tag.first & 0xffff_ffff_ffff, line: acknowledgement.tag.second)
@@ -270,7 +278,7 @@ final class IngestRun {
       state.ends[Int(batch.partition)] = max(
         state.ends[Int(batch.partition)], batch.baseOffset + Int64(batch.eventCount))
     }
-    reached = acknowledgement.durability
+    durability = acknowledgement.durability
     progress.acknowledgedHere += acknowledgement.eventCount
   }
 
@@ -339,14 +347,14 @@ final class IngestRun {
       let result: JSONValue = [
         "events": JSONValue(events), "skipped": JSONValue(skipped), "bytes": JSONValue(producer.sentBytes),
         "seconds": .double(seconds), "eventsPerSecond": .double(rate),
-        "durability": .string(events == 0 ? "none" : reached.name), "total": JSONValue(next),
+        "durability": .string(events == 0 ? "none" : durability.name), "total": JSONValue(next),
       ]
       return Output.line(result.text)
     }
     var line =
       "\(Format.count(events)) events in \(Format.milliseconds(seconds * 1000)) (\(Format.rate(rate))/s, "
       + "\(Format.bytes(producer.sentBytes)) of batches)"
-    if events > 0 { line += ", \(reached.inWords)" }
+    if events > 0 { line += ", \(durability.inWords)" }
     if skipped > 0 { line += "; \(Format.count(skipped)) bad rows passed over" }
     if next > events { line += "; \(Format.count(next - events)) were there before" }
     Output.line(line)

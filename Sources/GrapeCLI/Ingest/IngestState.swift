@@ -116,6 +116,6 @@ struct IngestState: Equatable {
       guard let end = end.int, end >= 0 else { throw refuse("`ends` is malformed") }
       return end
     }
-    guard file <= job.files.count, sent >= acknowledged else { throw refuse("its figures contradict each other") }
+    guard file < job.files.count, sent >= acknowledged else { throw refuse("its figures contradict each other") }
   }
 }
