@@ -4,7 +4,7 @@ import Testing
 
 @testable import Grape
 
-@Suite struct ClientTests {
+@Suite(.timeLimit(.minutes(1))) struct ClientTests {
   @Test func `many tasks share one connection, and each gets its own answer`() async throws {
     let node = try FakeNode { frame in
       [FakeNode.ack(id: frame.id, topic: "a.events", partition: 0, offset: Int64(frame.body.count))]

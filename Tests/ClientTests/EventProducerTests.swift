@@ -4,7 +4,7 @@ import Testing
 
 @testable import Grape
 
-@Suite struct EventProducerTests {
+@Suite(.timeLimit(.minutes(1))) struct EventProducerTests {
   /// Answers APPENDs as a log would, and keeps what it got.
   private final class Log: Sendable {
     struct Seen: Sendable, Equatable {
@@ -16,6 +16,7 @@ import Testing
     }
     let seen = Shared<[Seen]>([])
     let frames = Shared<Int>(0)
+    let batches = Shared<Int>(0)
     let ends = Shared<[Int32: Int64]>([:])
 
     func append(_ frame: ReceivedFrame) -> ByteSlice {
@@ -23,6 +24,7 @@ import Testing
       do {
         var entries: [(Int32, Int64)] = []
         for (partition, batch) in try AppendFrame(frame).batches {
+          batches.change { $0 += 1 }
           let unpacked = try RecordBatch.unpack(batch, checkingCRC: true, limit: 1 << 24)
           var records = unpacked.reader()
           var count: Int64 = 0
@@ -190,6 +192,7 @@ import Testing
     try send(producer, EventTemplate(event: "e"), count: 1000)
     let marks = log.seen().compactMap { $0.provenance }
     #expect(marks.allSatisfy { $0.starts(with: Array("run1".utf8)) && $0.count == 12 })
+    #expect(marks.count == log.batches())
     let named = Set(marks.map { mark in mark[4...].reduce(Int64(0)) { $0 << 8 | Int64($1) } })
     #expect(named == firsts)
     #expect(firsts.contains(100))

@@ -6,7 +6,7 @@ import Testing
 
 @testable import Grape
 
-@Suite struct NodeConnectionTests {
+@Suite(.timeLimit(.minutes(1))) struct NodeConnectionTests {
   @Test func `a path that nobody listens at is reported with what to do`() throws {
     let error = #expect(throws: ClientError.self) { try NodeConnection(path: "/tmp/no-such-folder/node.sock") }
     #expect(error?.code == .unreachable)
