@@ -11,19 +11,18 @@ internal import UnixSignals
 
 /// A node: the embedded log, the engines of the deployed applications and the socket that leads to them, put together.
 public enum Node {
-  /// Runs a node until SIGINT, SIGTERM or the operation `node.stop`. `onReady` is called once it takes connections, with where it listens.
+  /// Runs a node until SIGINT, SIGTERM or the operation `node.stop`.
   ///
   /// Throws `NodeError` if it cannot be started, or could not be stopped in order.
   public static func run(
-    _ configuration: NodeConfiguration, environment: [String: String],
-    onReady: @escaping @Sendable (_ socket: String) -> Void
+    _ configuration: NodeConfiguration, environment: [String: String]
   ) async throws {
     // A peer that goes away is an error of the write, not the end of the node.
     signal(SIGPIPE, SIG_IGN)
     let logger = configuration.logger
     let (stopRequests, stopContinuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     let service = NodeService(
-      configuration: configuration.absolute(), environment: environment, logger: logger, onReady: onReady,
+      configuration: configuration.absolute(), environment: environment, logger: logger,
       requestStop: { stopContinuation.yield() })
     let group = ServiceGroup(
       configuration: .init(
@@ -52,7 +51,6 @@ struct NodeService: Service {
   let configuration: NodeConfiguration
   let environment: [String: String]
   let logger: Logger
-  let onReady: @Sendable (String) -> Void
   let requestStop: @Sendable () -> Void
 
   func run() async throws {
@@ -75,7 +73,6 @@ struct NodeService: Service {
           "node": "\(configuration.name)", "socket": "\(configuration.socket)", "apps": "\(apps.count)",
           "start.ms": "\((grape_monotonic_ns() - started) / 1_000_000)",
         ])
-      onReady(configuration.socket)
       try? await gracefulShutdown()
       logger.info("node stopping", metadata: ["node": "\(configuration.name)"])
       await stop(core, reactor: reactor)

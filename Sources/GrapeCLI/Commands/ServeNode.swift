@@ -10,7 +10,7 @@ func runNode(_ settings: ServeSettings) async throws {
     dataDirectory: settings.dataDirectory, socketPath: settings.socketPath, name: name, logger: settings.logger,
     segmentBytes: settings.segmentSize)
   do {
-    try await Node.run(configuration, environment: processEnvironment()) { _ in }
+    try await Node.run(configuration, environment: processEnvironment())
   } catch let error as NodeError {
     throw CommandFailure(.unavailable, error.message)
   }
