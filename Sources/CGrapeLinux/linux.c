@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -133,6 +135,21 @@ int grape_pipe(int fds[2]) { return pipe2(fds, O_CLOEXEC); }
 int grape_fallocate(int fd, off_t offset, off_t length) { return fallocate(fd, 0, offset, length); }
 void grape_unlock(int fd) { flock(fd, LOCK_UN); }
 int grape_lock_exclusive(int fd) { return flock(fd, LOCK_EX | LOCK_NB); }
+
+int grape_rename_new(const char *from, const char *to) {
+  if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return -1;
+  // Not every file system knows the flag; a second link refuses an existing name everywhere.
+  if (link(from, to) != 0) return -1;
+  return unlink(from);
+}
+
+int64_t grape_available_bytes(const char *path) {
+  struct statvfs status;
+  if (statvfs(path, &status) != 0) return -1;
+  return (int64_t)status.f_bavail * (int64_t)status.f_frsize;
+}
+
 int grape_open(const char *path, int flags, mode_t mode) { return open(path, flags | O_CLOEXEC, mode); }
 
 void grape_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }

@@ -28,7 +28,9 @@ final class FaultyStorage: SegmentStorage {
     FaultyFile(try base.open(name, writable: writable), self)
   }
   func rename(_ name: String, to newName: String) throws(LogError) { try base.rename(name, to: newName) }
+  func replace(_ name: String, with newFile: String) throws(LogError) { try base.replace(name, with: newFile) }
   func remove(_ name: String) throws(LogError) { try base.remove(name) }
+  func availableBytes() throws(LogError) -> Int64 { try base.availableBytes() }
   func synchronizeDirectory() throws(LogError) { try base.synchronizeDirectory() }
   func close() { base.close() }
 

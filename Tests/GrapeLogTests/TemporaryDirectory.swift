@@ -14,5 +14,8 @@ final class TemporaryDirectory: Sendable {
     path = url.path
   }
 
-  deinit { try? FileManager.default.removeItem(atPath: path) }
+  /// `GRAPE_TEST_KEEP` in the environment keeps what a test wrote, to look into a failure.
+  deinit {
+    if ProcessInfo.processInfo.environment["GRAPE_TEST_KEEP"] == nil { try? FileManager.default.removeItem(atPath: path) }
+  }
 }

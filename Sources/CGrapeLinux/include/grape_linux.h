@@ -47,6 +47,10 @@ int grape_pipe(int fds[2]);
 int grape_fallocate(int fd, off_t offset, off_t length);
 int grape_lock_exclusive(int fd);
 void grape_unlock(int fd);
+/// Renames; fails with EEXIST if there is a file of the new name.
+int grape_rename_new(const char *from, const char *to);
+/// Bytes that this process may still write to the file system of the path; -1 and errno on failure.
+int64_t grape_available_bytes(const char *path);
 int grape_open(const char *path, int flags, mode_t mode);
 
 // Names the calling thread (at most 15 bytes), for profiles and debuggers.

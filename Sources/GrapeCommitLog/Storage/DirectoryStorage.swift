@@ -79,7 +79,13 @@ package final class DirectoryStorage: SegmentStorage {
   package func rename(_ name: String, to newName: String) throws(LogError) {
     let from = path(name)
     let to = path(newName)
-    _ = try SystemCall.run("rename", from) { Int(Glibc.rename(from, to)) }
+    _ = try SystemCall.run("rename", "\(from) to \(to)") { Int(grape_rename_new(from, to)) }
+  }
+
+  package func replace(_ name: String, with newFile: String) throws(LogError) {
+    let from = path(newFile)
+    let to = path(name)
+    _ = try SystemCall.run("rename", "\(from) to \(to)") { Int(Glibc.rename(from, to)) }
   }
 
   package func remove(_ name: String) throws(LogError) {
@@ -89,6 +95,10 @@ package final class DirectoryStorage: SegmentStorage {
 
   package func synchronizeDirectory() throws(LogError) {
     _ = try SystemCall.run("fsync", directory) { Int(fsync(directoryDescriptor)) }
+  }
+
+  package func availableBytes() throws(LogError) -> Int64 {
+    Int64(try SystemCall.run("statvfs", directory) { Int(grape_available_bytes(directory)) })
   }
 
   private func path(_ name: String) -> String { directory + "/" + name }

@@ -17,13 +17,19 @@ package protocol SegmentStorage: AnyObject, Sendable {
   /// Opens a file that exists.
   func open(_ name: String, writable: Bool) throws(LogError) -> any SegmentFile
 
-  /// Gives a file another name, replacing what had it.
+  /// Gives a file another name, which no file has: fails otherwise.
   func rename(_ name: String, to newName: String) throws(LogError)
+
+  /// Gives a file the name of another, which goes away in the same step.
+  func replace(_ name: String, with newFile: String) throws(LogError)
 
   func remove(_ name: String) throws(LogError)
 
   /// Makes creations, renamings and removals durable.
   func synchronizeDirectory() throws(LogError)
+
+  /// Bytes that may still be written before the disk is full.
+  func availableBytes() throws(LogError) -> Int64
 
   /// Lets go of the directory, after which another process may own it. All files must be closed before.
   func close()

@@ -17,8 +17,14 @@ final class SegmentPreparer: Sendable {
   private let storage: any SegmentStorage
   private let clock: LogClock
   private let identity: LogIdentity
+  private struct State {
+    var ready: Prepared?
+    /// Segments before this position are in use: a preparation asked for earlier and done later must not touch them.
+    var firstUnused: Int64 = 0
+  }
+
   /// Held while a file is being made: who needs it next waits exactly for that.
-  private let ready = Mutex<Prepared?>(nil)
+  private let state = Mutex(State())
 
   init(storage: any SegmentStorage, clock: LogClock, identity: LogIdentity) {
     self.storage = storage
@@ -26,41 +32,48 @@ final class SegmentPreparer: Sendable {
     self.identity = identity
   }
 
-  /// Makes the segment that will begin at `base`, unless it is there already.
+  /// Makes the segment that will begin at `base`, unless it is there already or was taken meanwhile.
   func prepare(base: Int64, capacity: Int64) throws(LogError) {
-    let result: Result<Void, LogError> = ready.withLock { ready in
-      if ready != nil { return .success(()) }
-      return make(base: base, capacity: capacity).map { ready = $0 }
+    let result: Result<Void, LogError> = state.withLock { state in
+      if state.ready != nil || base < state.firstUnused { return .success(()) }
+      return make(base: base, capacity: capacity).map { state.ready = $0 }
     }
     try result.get()
   }
 
   /// Hands out the segment that begins at `base`, with at least `capacity`, making it now if need be.
   func take(base: Int64, capacity: Int64) throws(LogError) -> Prepared {
-    let result: Result<Prepared, LogError> = ready.withLock { ready in
-      if let made = ready {
-        precondition(made.base == base, "segments are used in the order they were prepared")
-        if made.capacity >= capacity {
-          ready = nil
-          return .success(made)
-        }
-        ready = nil
-        made.file.close()
+    let result: Result<Prepared, LogError> = state.withLock { state in
+      do throws(LogError) {
+        let taken = try Self.take(&state, base: base, capacity: capacity, self)
+        state.firstUnused = taken.base + taken.capacity
+        return .success(taken)
+      } catch {
+        return .failure(error)
       }
-      // Replaces a prepared file that is too small: it holds no groups yet.
-      return make(base: base, capacity: capacity)
     }
     return try result.get()
   }
 
-  /// A prepared file found at start.
-  func adopt(_ prepared: Prepared) { ready.withLock { $0 = prepared } }
+  private static func take(
+    _ state: inout State, base: Int64, capacity: Int64, _ preparer: SegmentPreparer
+  ) throws(LogError) -> Prepared {
+    if let made = state.ready {
+      precondition(made.base == base, "segments are used in the order they were prepared")
+      state.ready = nil
+      if made.capacity >= capacity { return made }
+      // Too small for what must go into it. It holds no groups yet.
+      made.file.close()
+      try preparer.storage.remove(made.name)
+    }
+    return try preparer.make(base: base, capacity: capacity).get()
+  }
 
   /// Removes what was prepared and not used.
   func discard() throws(LogError) {
-    let unused = ready.withLock { ready in
-      defer { ready = nil }
-      return ready
+    let unused = state.withLock { state in
+      defer { state.ready = nil }
+      return state.ready
     }
     guard let unused else { return }
     unused.file.close()
