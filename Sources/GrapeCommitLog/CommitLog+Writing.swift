@@ -3,17 +3,18 @@ import Synchronization
 
 /// What the holder of the writing role does.
 extension CommitLog {
-  /// The writing thread.
-  func writeUntilClosed() {
-    while true {
-      switch queue.take() {
-      case .write(let operations):
-        if !write(operations, assisting: false) { return }
-        _ = queue.release()
-      case .wait: wake.wait()
-      case .finish: return finish()
-      case .stop: return
-      }
+  /// What the writing thread does again and again.
+  func writerStep() -> WriterStep {
+    switch queue.take() {
+    case .write(let operations):
+      if !write(operations, assisting: false) { return .ended }
+      _ = queue.release()
+      return .wrote
+    case .wait: return .idle
+    case .finish:
+      finish()
+      return .ended
+    case .stop: return .ended
     }
   }
 

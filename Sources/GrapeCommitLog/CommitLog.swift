@@ -19,7 +19,7 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   let queue: CommitQueue
   let wake = ThreadSignal()
   let reader: DiskReader
-  let housekeeper: JobThread
+  let housekeeper: any JobQueue
   let preparer: SegmentPreparer
   let storage: any SegmentStorage
   let clock: LogClock
@@ -63,13 +63,13 @@ public final class CommitLog: EventLog, @unchecked Sendable {
 
   /// Opens a log on storage of any kind, which it closes in the end.
   package static func open(
-    storage: any SegmentStorage, options: CommitLogOptions, clock: LogClock
+    storage: any SegmentStorage, options: CommitLogOptions, clock: LogClock, threads: any LogThreads = SystemThreads()
   ) throws(LogError) -> (CommitLog, RecoveryReport) {
     do {
       var random = SystemRandomNumberGenerator()
       var recovery = Recovery(storage: storage, options: options, clock: clock)
       let opened = try recovery.run { LogIdentity(high: random.next(), low: random.next()) }
-      return (CommitLog(opened, storage, options, clock), opened.report)
+      return (CommitLog(opened, storage, options, clock, threads), opened.report)
     } catch {
       storage.close()
       throw error
@@ -77,7 +77,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   }
 
   private init(
-    _ opened: Recovery.Opened, _ storage: any SegmentStorage, _ options: CommitLogOptions, _ clock: LogClock
+    _ opened: Recovery.Opened, _ storage: any SegmentStorage, _ options: CommitLogOptions, _ clock: LogClock,
+    _ threads: any LogThreads
   ) {
     self.storage = storage
     self.options = options
@@ -93,9 +94,11 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     shared = Mutex(
       SharedState(state: opened.state, cache: TailCache(budget: options.tailCacheBytes), bases: opened.bases))
     queue = CommitQueue(byteLimit: options.queueBytes)
-    reader = DiskReader(storage: storage, queue: options.readQueue, openFiles: options.openSegments)
-    housekeeper = JobThread(name: "log-segments", limit: 16)
-    BackgroundThread.start("log-writer") { self.writeUntilClosed() }
+    reader = DiskReader(
+      storage: storage, jobs: threads.makeJobQueue(name: "log-reader", limit: options.readQueue),
+      openFiles: options.openSegments)
+    housekeeper = threads.makeJobQueue(name: "log-segments", limit: 16)
+    threads.runWriter(step: { self.writerStep() }, wait: { self.wake.wait() })
   }
 
   // MARK: Changes

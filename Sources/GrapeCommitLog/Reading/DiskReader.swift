@@ -20,21 +20,21 @@ final class DiskReader: @unchecked Sendable {
   private static let rangeBytes: Int64 = 4 << 20
 
   private let storage: any SegmentStorage
-  private let thread: JobThread
-  // Only the thread touches what follows, which is what makes the class safe to share.
+  private let jobs: any JobQueue
+  // Only the jobs touch what follows, which is what makes the class safe to share.
   private var files: [Int64: any SegmentFile] = [:]
   private var uses: [Int64] = []
   private let openLimit: Int
 
-  init(storage: any SegmentStorage, queue: Int, openFiles: Int) {
+  init(storage: any SegmentStorage, jobs: any JobQueue, openFiles: Int) {
     self.storage = storage
     self.openLimit = openFiles
-    thread = JobThread(name: "log-reader", limit: queue)
+    self.jobs = jobs
   }
 
   /// Queues a request; `busy` at once if there are too many.
   func read(_ request: Request) {
-    let added = thread.add {
+    let added = jobs.add {
       request.completion(self.perform(request))
     }
     if !added {
@@ -44,7 +44,7 @@ final class DiskReader: @unchecked Sendable {
 
   /// Finishes what is queued, closes the files, then calls `completion`.
   func stop(completion: @escaping @Sendable () -> Void) {
-    thread.stop {
+    jobs.stop {
       for file in self.files.values { file.close() }
       self.files = [:]
       completion()

@@ -1,0 +1,43 @@
+/// Where the log's work in the background happens: on threads of its own, or step by step where a simulation wants it.
+package protocol LogThreads: Sendable {
+  /// Runs the writer: `step` does what there is to do and tells what it found; `wait` returns when there may be more.
+  func runWriter(step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void)
+
+  /// A queue for jobs that are done one after the other, `limit` at most waiting.
+  func makeJobQueue(name: String, limit: Int) -> any JobQueue
+}
+
+/// What the writer found to do.
+package enum WriterStep: Sendable {
+  case wrote
+  /// Nothing: it must be woken.
+  case idle
+  /// There will never be more.
+  case ended
+}
+
+/// Jobs that are done in the order in which they were added.
+package protocol JobQueue: Sendable {
+  /// False if the queue is full or was stopped.
+  func add(_ job: @escaping @Sendable () -> Void) -> Bool
+
+  /// Lets everything be done that is queued, then `last`, then nothing more. Only the first call counts.
+  func stop(last: @escaping @Sendable () -> Void)
+}
+
+/// The threads of a real log.
+struct SystemThreads: LogThreads {
+  func runWriter(step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void) {
+    BackgroundThread.start("log-writer") {
+      while true {
+        switch step() {
+        case .wrote: break
+        case .idle: wait()
+        case .ended: return
+        }
+      }
+    }
+  }
+
+  func makeJobQueue(name: String, limit: Int) -> any JobQueue { JobThread(name: name, limit: limit) }
+}

@@ -1,0 +1,37 @@
+import Glibc
+
+/// Wakes a thread. A signal that comes while nobody waits is kept for the next wait.
+final class ThreadSignal: @unchecked Sendable {
+  // Both are set up before anyone else can see them and used only through the pthread calls.
+  private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+  private let condition: UnsafeMutablePointer<pthread_cond_t>
+  private var signalled = false
+
+  init() {
+    mutex = .allocate(capacity: 1)
+    condition = .allocate(capacity: 1)
+    pthread_mutex_init(mutex, nil)
+    pthread_cond_init(condition, nil)
+  }
+
+  deinit {
+    pthread_cond_destroy(condition)
+    pthread_mutex_destroy(mutex)
+    condition.deallocate()
+    mutex.deallocate()
+  }
+
+  func signal() {
+    pthread_mutex_lock(mutex)
+    signalled = true
+    pthread_mutex_unlock(mutex)
+    pthread_cond_signal(condition)
+  }
+
+  func wait() {
+    pthread_mutex_lock(mutex)
+    while !signalled { pthread_cond_wait(condition, mutex) }
+    signalled = false
+    pthread_mutex_unlock(mutex)
+  }
+}
