@@ -40,19 +40,23 @@ extension CommitLog {
       return shared.state.takeAllWatches()
     }
     for notify in fired { notify() }
-    housekeeper.stop {
-      // An unused segment is no loss; one that cannot be removed is found and removed at the next start.
-      try? self.preparer.discard()
-      self.reader.stop {
-        self.storage.close()
-        self.queue.finishClosing()
-        let completions = self.ending.withLock { ending in
-          ending.finished = true
-          defer { ending.completions = [] }
-          return ending.completions
-        }
-        for completion in completions { completion() }
+    cleaner.stop {
+      self.housekeeper.stop {
+        // An unused segment is no loss; one that cannot be removed is found and removed at the next start.
+        try? self.preparer.discard()
+        self.reader.stop { self.letGo() }
       }
     }
+  }
+
+  private func letGo() {
+    storage.close()
+    queue.finishClosing()
+    let completions = ending.withLock { ending in
+      ending.finished = true
+      defer { ending.completions = [] }
+      return ending.completions
+    }
+    for completion in completions { completion() }
   }
 }

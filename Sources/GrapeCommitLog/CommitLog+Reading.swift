@@ -21,11 +21,52 @@ extension CommitLog {
   public func offset(
     of partition: TopicPartition, at timestamp: Int64, completion: @escaping @Sendable (Result<Int64, LogError>) -> Void
   ) {
-    completion(
-      look { state throws(LogError) in
-        let found = try state.partition(partition)
-        return found.index.firstLocation(at: timestamp)?.baseOffset ?? found.bounds.end
-      })
+    let plan = shared.withLock { shared -> Result<TimePlan, LogError> in
+      if shared.closed { return .failure(.logClosed) }
+      do throws(LogError) {
+        let (topic, number) = try shared.state.find(partition)
+        let found = shared.state.topics[topic]!.partitions[number]
+        let known = found.index.firstLocation(at: timestamp)?.baseOffset ?? found.bounds.end
+        // Batches that only index files know come first.
+        let cold = found.index.droppedTimestamp >= timestamp && found.bounds.start < found.indexedFrom
+        return .success(
+          TimePlan(
+            topic: TopicID(topic), bounds: found.bounds, known: known, cold: cold ? shared.table.cold : []))
+      } catch {
+        return .failure(error)
+      }
+    }
+    switch plan {
+    case .failure(let error): completion(.failure(error))
+    case .success(let plan):
+      if plan.cold.isEmpty { return completion(.success(max(plan.known, plan.bounds.start))) }
+      let added = reader.add { self.lookUp(timestamp, in: partition, plan, completion) }
+      if !added { completion(.failure(.readerBusy)) }
+    }
+  }
+
+  private struct TimePlan: Sendable {
+    var topic: TopicID
+    var bounds: PartitionBounds
+    /// The answer, as far as memory knows.
+    var known: Int64
+    var cold: ArraySlice<Segment>
+  }
+
+  private func lookUp(
+    _ timestamp: Int64, in partition: TopicPartition, _ plan: TimePlan,
+    _ completion: @escaping @Sendable (Result<Int64, LogError>) -> Void
+  ) {
+    let search = ColdSearch(indexes, plan.cold, topic: plan.topic, partition: partition.partition)
+    do throws(SegmentIndexes.Fault) {
+      let found = try search.batch(at: timestamp)?.baseOffset ?? plan.known
+      completion(.success(max(found, plan.bounds.start)))
+    } catch {
+      switch error {
+      case .replaced: offset(of: partition, at: timestamp, completion: completion)
+      case .failed(let error): completion(.failure(error))
+      }
+    }
   }
 
   public func committedOffsets(
@@ -50,21 +91,33 @@ extension CommitLog {
   public func read(
     _ partition: TopicPartition, from offset: Int64, maxBytes: Int,
     completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
+  ) { read(partition, from: offset, maxBytes: maxBytes, searched: false, completion) }
+
+  /// `searched`: the index files have nothing from the offset on.
+  private func read(
+    _ partition: TopicPartition, from offset: Int64, maxBytes: Int, searched: Bool,
+    _ completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
   ) {
     let plan = shared.withLock { shared -> Plan in
       if shared.closed { return .answer(.failure(.logClosed)) }
       do throws(LogError) {
-        return try shared.plan(partition, from: offset, maxBytes: maxBytes)
+        return try shared.plan(partition, from: offset, maxBytes: maxBytes, searched: searched)
       } catch {
         return .answer(.failure(error))
       }
     }
     switch plan {
     case .answer(let result): completion(result)
-    case .disk(let locations, let segments, let bounds):
-      reader.read(
-        DiskReader.Request(
-          partition: partition, batches: locations, segments: segments, bounds: bounds, completion: completion))
+    case .disk(let request):
+      let added = reader.read(request) { answer in
+        switch answer {
+        case .result(let result): completion(result)
+        case .replaced:
+          self.read(partition, from: offset, maxBytes: maxBytes, searched: false, completion)
+        case .nothing: self.read(partition, from: offset, maxBytes: maxBytes, searched: true, completion)
+        }
+      }
+      if !added { completion(.failure(.readerBusy)) }
     }
   }
 
@@ -83,18 +136,21 @@ extension CommitLog {
 
   enum Plan: Sendable {
     case answer(Result<ReadResult, LogError>)
-    case disk([PartitionIndex.Location], segments: [Int64], PartitionBounds)
+    case disk(DiskReader.Request)
   }
 }
 
 extension LogError {
   static var logClosed: LogError { LogError(.closed, "the log is closed") }
+  static var readerBusy: LogError {
+    LogError(.busy, "too many reads are waiting for the disk: try again later")
+  }
 }
 
 extension CommitLog.SharedState {
   /// Answers from memory, or tells what to read from disk.
   mutating func plan(
-    _ partition: TopicPartition, from offset: Int64, maxBytes: Int
+    _ partition: TopicPartition, from offset: Int64, maxBytes: Int, searched: Bool
   ) throws(LogError) -> CommitLog.Plan {
     let (topic, number) = try state.find(partition)
     let bounds = state.topics[topic]!.partitions[number].bounds
@@ -102,15 +158,26 @@ extension CommitLog.SharedState {
       throw LogError(
         .offsetOutOfRange, "offset \(offset) of \(partition): the log has \(bounds.start) to \(bounds.end)")
     }
-    guard offset < bounds.end, var place = state.topics[topic]!.partitions[number].index.place(of: offset) else {
-      return .answer(.success(ReadResult(batches: [], bounds: bounds)))
+    let nothing = CommitLog.Plan.answer(.success(ReadResult(batches: [], bounds: bounds)))
+    if offset == bounds.end { return nothing }
+    if !searched, offset < state.topics[topic]!.partitions[number].indexedFrom, !table.cold.isEmpty {
+      diskReads += 1
+      return .disk(
+        DiskReader.Request(
+          partition: partition, topic: TopicID(topic), offset: offset, maxBytes: maxBytes, bounds: bounds,
+          source: .cold(table.cold)))
     }
+    guard var place = state.topics[topic]!.partitions[number].index.place(of: offset) else { return nothing }
     var probe = place
     let first = state.topics[topic]!.partitions[number].index.next(&probe)!
     if let start = cache.start, first.position >= start {
       return cached(topic, number, &place, maxBytes, bounds)
     }
-    return onDisk(topic, number, &place, maxBytes, bounds)
+    let (locations, segments) = onDisk(topic, number, &place, maxBytes)
+    return .disk(
+      DiskReader.Request(
+        partition: partition, topic: TopicID(topic), offset: offset, maxBytes: maxBytes, bounds: bounds,
+        source: .located(locations, segments)))
   }
 
   private mutating func cached(
@@ -135,32 +202,22 @@ extension CommitLog.SharedState {
   }
 
   private mutating func onDisk(
-    _ topic: Int, _ number: Int, _ place: inout PartitionIndex.Place, _ maxBytes: Int, _ bounds: PartitionBounds
-  ) -> CommitLog.Plan {
+    _ topic: Int, _ number: Int, _ place: inout PartitionIndex.Place, _ maxBytes: Int
+  ) -> ([PartitionIndex.Location], [Segment]) {
     var locations: [PartitionIndex.Location] = []
-    var segments: [Int64] = []
+    var segments: [Segment] = []
     var bytes = 0
     var segment = 0
     while let location = state.topics[topic]!.partitions[number].index.next(&place) {
       bytes += location.length
       if bytes > maxBytes && !locations.isEmpty { break }
       if let start = cache.start, location.position >= start { break }
-      if locations.isEmpty { segment = segmentIndex(of: location.position) }
-      while segment + 1 < bases.count && bases[segment + 1] <= location.position { segment += 1 }
+      if locations.isEmpty { segment = table.place(of: location.position) }
+      while location.position >= table.segments[segment].upperBound { segment += 1 }
       locations.append(location)
-      segments.append(bases[segment])
+      segments.append(table.segments[segment])
     }
     diskReads += UInt64(locations.count)
-    return .disk(locations, segments: segments, bounds)
-  }
-
-  private func segmentIndex(of position: Int64) -> Int {
-    var low = 0
-    var high = bases.count
-    while high - low > 1 {
-      let middle = (low + high) / 2
-      if bases[middle] <= position { low = middle } else { high = middle }
-    }
-    return low
+    return (locations, segments)
   }
 }

@@ -26,6 +26,11 @@ extension CommitLog {
       let part = operations[first..<last]
       do {
         try writer.serialise(part, into: &group)
+      } catch where error.code == .noSpace {
+        // There is no room for another segment. Nothing was touched: the log goes on when there is.
+        refuse(part, error)
+        first = last
+        continue
       } catch {
         fail(error, operations[first...])
         return false
@@ -41,6 +46,12 @@ extension CommitLog {
       first = last
     }
     return true
+  }
+
+  private func refuse(_ operations: ArraySlice<Operation>, _ cause: LogError) {
+    let error = LogError(.noSpace, "no room for another segment of the log: \(cause.message)")
+    queue.finished(bytes: operations.reduce(0) { $0 + $1.bytes })
+    for operation in operations { operation.fail(error) }
   }
 
   /// Operations that go into one group: as many as its size allows, and none that asks for more than the first, so that
@@ -101,25 +112,32 @@ extension CommitLog {
   private func publish() {
     guard group.count > 0, let block = group.storage else { return }
     var fired: [@Sendable () -> Void] = []
+    let header = group.segment!
+    var sealed = false
     let dropped = shared.withLock { shared in
+      if shared.table.segments.last!.base != header.base {
+        shared.beginSegment(header, lastSequence: writer.sequence - 1)
+        sealed = true
+      }
       for change in group.changes {
         do throws(PublishedState.Misfit) {
-          try shared.state.apply(change, fired: &fired)
+          try shared.state.apply(change, segment: header.base, fired: &fired)
         } catch {
           preconditionFailure("a group that was written does not fit the state: \(error.reason)")
         }
       }
-      if shared.bases.last != group.segment { shared.bases.append(group.segment) }
       return shared.cache.append(
         storage: block, offset: group.offset, position: group.position, count: group.count)
     }
     writer.recycle(dropped)
+    // If there are too many jobs, the one for the next segment sees to this one too.
+    if sealed { _ = housekeeper.add { self.indexSealed() } }
     for change in group.changes {
       switch change {
       case .topicCreated(_, let name, let configuration):
         coordinator.setPartitions(configuration.partitions, of: name)
       case .topicDeleted(_, let name): coordinator.setPartitions(nil, of: name)
-      case .append, .offsetCommit: break
+      case .append, .offsetCommit, .topicAltered, .trimmed, .partitionState, .topicIDs, .groupDeleted: break
       }
     }
     for notify in fired { notify() }
@@ -127,20 +145,20 @@ extension CommitLog {
 
   private func answer(_ operations: ArraySlice<Operation>) {
     for (operation, outcome) in zip(operations, group.outcomes) {
-      switch (operation.body, outcome) {
-      case (.commit(_, let completion), .committed(let baseOffsets)):
-        completion(.success(CommitReceipt(durability: group.durability, baseOffsets: baseOffsets)))
-      case (.createTopic(_, _, let completion), .done): completion(.success(()))
-      case (.deleteTopic(_, let completion), .done): completion(.success(()))
-      case (_, .refused(let error)): operation.fail(error)
-      default: preconditionFailure("an operation has the outcome of another")
+      switch outcome {
+      case .committed(let baseOffsets): operation.succeed(group.durability, baseOffsets)
+      case .done: operation.succeed(group.durability, [])
+      case .refused(let error): operation.fail(error)
       }
     }
   }
 
   private func prepare(_ next: (base: Int64, capacity: Int64)) {
     // If it fails now it will be tried again, and reported, when the segment is needed.
-    _ = housekeeper.add { try? self.preparer.prepare(base: next.base, capacity: next.capacity) }
+    _ = housekeeper.add {
+      try? self.preparer.prepare(base: next.base, capacity: next.capacity)
+      self.checkSpace()
+    }
   }
 
   /// A write failed. What it left on the disk is unknown, so nothing more is written: reads go on, commits are refused.

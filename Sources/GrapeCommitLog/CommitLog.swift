@@ -18,8 +18,10 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   let shared: Mutex<SharedState>
   let queue: CommitQueue
   let wake = ThreadSignal()
+  let indexes: SegmentIndexes
   let reader: DiskReader
   let housekeeper: any JobQueue
+  let cleaner: any JobQueue
   let preparer: SegmentPreparer
   let storage: any SegmentStorage
   let clock: LogClock
@@ -27,6 +29,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   let coordinator = GroupCoordinator()
   let counters = Mutex(CommitLogStatistics())
   let ending = Mutex(Ending())
+  /// Why new records are refused; nil while there is space.
+  let lowSpace = Mutex<LogError?>(nil)
   /// pthread_self() of the thread that calls `assist()`; 0: none.
   let deputy = Atomic<UInt>(0)
 
@@ -34,8 +38,11 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   struct SharedState: Sendable {
     var state: PublishedState
     var cache: TailCache
-    /// Base of every segment, in order.
-    var bases: [Int64]
+    var table: SegmentTable
+    /// Sealed segments whose index files are not written yet.
+    var unindexed: [SealedSegment] = []
+    /// Sealed segments with an index file whose batches memory still knows, because the cache may have them.
+    var remembered: [SealedSegment] = []
     var closed = false
     var cachedReads: UInt64 = 0
     var diskReads: UInt64 = 0
@@ -50,7 +57,7 @@ public final class CommitLog: EventLog, @unchecked Sendable {
 
   /// Opens the log in the folder `log` of the data directory `directory`, making both if needed, and recovers it.
   ///
-  /// Takes time in proportion to the log's size. Errors: `locked` if another process has it; `corrupt` if data that had been
+  /// Takes time in proportion to the last segment, once per log to all of it. Errors: `locked` if another process has it; `corrupt` if data that had been
   /// on the disk is damaged; `unsupportedFormat` if it was written by a newer version; `invalidArgument` for options
   /// out of bounds; `failed` for what the operating system refuses.
   public static func open(
@@ -92,12 +99,14 @@ public final class CommitLog: EventLog, @unchecked Sendable {
       coordinator.setPartitions(opened.state.topics[Int(id)]!.configuration.partitions, of: name)
     }
     shared = Mutex(
-      SharedState(state: opened.state, cache: TailCache(budget: options.tailCacheBytes), bases: opened.bases))
+      SharedState(state: opened.state, cache: TailCache(budget: options.tailCacheBytes), table: opened.table))
     queue = CommitQueue(byteLimit: options.queueBytes)
+    indexes = SegmentIndexes(storage: storage, budget: options.indexCacheBytes)
     reader = DiskReader(
-      storage: storage, jobs: threads.makeJobQueue(name: "log-reader", limit: options.readQueue),
+      indexes: indexes, jobs: threads.makeJobQueue(name: "log-reader", limit: options.readQueue),
       openFiles: options.openSegments)
     housekeeper = threads.makeJobQueue(name: "log-segments", limit: 16)
+    cleaner = threads.makeJobQueue(name: "log-cleaner", limit: 16)
     threads.runWriter(step: { self.writerStep() }, wait: { self.wake.wait() })
   }
 
@@ -119,12 +128,43 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     submit(Operation(.deleteTopic(name, completion)))
   }
 
+  public func alterTopic(
+    _ name: String, configuration: TopicConfiguration,
+    completion: @escaping @Sendable (Result<Void, LogError>) -> Void
+  ) {
+    do {
+      try configuration.check(name: name)
+    } catch {
+      return completion(.failure(error))
+    }
+    submit(Operation(.alterTopic(name, configuration, completion)))
+  }
+
+  public func deleteRecords(
+    of partition: TopicPartition, before offset: Int64,
+    completion: @escaping @Sendable (Result<Void, LogError>) -> Void
+  ) {
+    submit(Operation(.trim([Operation.Trim(partition: partition, start: offset)], completion)))
+  }
+
+  public func deleteGroup(_ group: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
+    guard (1...249).contains(group.utf8.count) else {
+      return completion(
+        .failure(LogError(.invalidArgument, "group name \"\(group)\": must be 1 to 249 bytes")))
+    }
+    submit(Operation(.deleteGroup(group, completion)))
+  }
+
   public func commit(
     _ transaction: Transaction, completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void
   ) {
     do {
       try transaction.check()
     } catch {
+      return completion(.failure(error))
+    }
+    // What only brings new work is refused while the last space is kept for finishing the work that is there.
+    if transaction.offsets.isEmpty, !transaction.appends.isEmpty, let error = lowSpace.withLock({ $0 }) {
       return completion(.failure(error))
     }
     let operation = Operation(.commit(transaction, completion))
@@ -139,7 +179,7 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     submit(operation)
   }
 
-  private func submit(_ operation: Operation) {
+  func submit(_ operation: Operation) {
     let deferred = deputy.load(ordering: .relaxed) == UInt(pthread_self())
     switch queue.add(operation, deferred: deferred) {
     case .wake: wake.signal()

@@ -20,11 +20,29 @@ public struct CommitLogOptions: Sendable {
   /// Segment files kept open for reading. Default 128.
   public var openSegments = 128
 
+  /// Memory for indexes of old segments. Default 16 MiB; one index may exceed it.
+  public var indexCacheBytes = 16 << 20
+  /// Memory for the keys of compacted topics while they are compacted. Default 32 MiB.
+  public var compactionBytes = 32 << 20
+  /// Share of a segment's bytes that must be dead before it is rewritten, 0.01 to 1. Default 0.5.
+  public var cleanableShare = 0.5
+  /// How long a tombstone of a compacted topic is kept, so that everybody sees it, milliseconds. Default a day.
+  public var tombstoneMilliseconds: Int64 = 24 * 3_600_000
+  /// Retention, compaction and the disk's free space are looked after this often, milliseconds: 10 ms to a day.
+  /// Default 10 s.
+  public var maintenanceMilliseconds: Int64 = 10_000
+  /// With fewer bytes free on the disk new records are refused, while work on those that are there goes on. Nil: two
+  /// segments.
+  public var lowSpaceBytes: Int64?
+
   public init() {}
+
+  /// Segments as small as a simulation likes them.
+  package var smallestSegment = 1 << 20
 
   /// Checks the values. Errors: `invalidArgument`, naming the option and its bounds.
   public func check() throws(LogError) {
-    try check(segmentBytes, "segmentBytes", 1 << 20...64 << 30)
+    try check(segmentBytes, "segmentBytes", smallestSegment...64 << 30)
     try check(queueBytes, "queueBytes", 1...Int.max)
     try check(groupBytes, "groupBytes", 4_096...1 << 30)
     try check(transactionBytes, "transactionBytes", 4_096...1 << 30)
@@ -32,6 +50,14 @@ public struct CommitLogOptions: Sendable {
     try check(assistBytes, "assistBytes", 0...Int.max)
     try check(readQueue, "readQueue", 1...1 << 20)
     try check(openSegments, "openSegments", 1...1 << 20)
+    try check(indexCacheBytes, "indexCacheBytes", 0...Int.max)
+    try check(compactionBytes, "compactionBytes", 1 << 16...1 << 40)
+    try check(Int(clamping: tombstoneMilliseconds), "tombstoneMilliseconds", 0...Int.max)
+    try check(Int(clamping: maintenanceMilliseconds), "maintenanceMilliseconds", 10...86_400_000)
+    try check(Int(clamping: lowSpaceBytes ?? 0), "lowSpaceBytes", 0...Int.max)
+    guard (0.01...1).contains(cleanableShare) else {
+      throw LogError(.invalidArgument, "log option cleanableShare is \(cleanableShare); must be 0.01 to 1")
+    }
   }
 
   private func check(_ value: Int, _ name: String, _ bounds: ClosedRange<Int>) throws(LogError) {

@@ -15,6 +15,16 @@ public struct CommitLogStatistics: Sendable {
   public var cachedReads: UInt64 = 0
   public var diskReads: UInt64 = 0
 
+  /// Index files written for sealed segments.
+  public var indexes: UInt64 = 0
+  /// Segments rewritten or merged, and the bytes that became free by it.
+  public var cleanedSegments: UInt64 = 0
+  public var reclaimedBytes: UInt64 = 0
+  /// Failures of work in the background (indexes, checkpoints, retention, compaction), which nobody waits for, and the
+  /// last of them.
+  public var backgroundFailures: UInt64 = 0
+  public var lastBackgroundFailure: String?
+
   public init() {}
 }
 

@@ -12,6 +12,21 @@ extension EventLog {
     try await outcome { self.deleteTopic(name, completion: $0) }
   }
 
+  /// See `alterTopic(_:configuration:completion:)`.
+  public func alterTopic(_ name: String, configuration: TopicConfiguration) async throws(LogError) {
+    try await outcome { self.alterTopic(name, configuration: configuration, completion: $0) }
+  }
+
+  /// See `deleteRecords(of:before:completion:)`.
+  public func deleteRecords(of partition: TopicPartition, before offset: Int64) async throws(LogError) {
+    try await outcome { self.deleteRecords(of: partition, before: offset, completion: $0) }
+  }
+
+  /// See `deleteGroup(_:completion:)`.
+  public func deleteGroup(_ group: String) async throws(LogError) {
+    try await outcome { self.deleteGroup(group, completion: $0) }
+  }
+
   /// See `topics(completion:)`.
   public func topics() async throws(LogError) -> [TopicDescription] {
     try await outcome { self.topics(completion: $0) }

@@ -20,6 +20,21 @@ public protocol EventLog: AnyObject, Sendable {
   /// Deletes a topic with its records and all committed offsets on it.
   func deleteTopic(_ name: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void)
 
+  /// Changes a topic's cleanup and retention, durably. The number of partitions must be what it is: `invalidArgument`
+  /// otherwise.
+  func alterTopic(
+    _ name: String, configuration: TopicConfiguration, completion: @escaping @Sendable (Result<Void, LogError>) -> Void)
+
+  /// Gives up all records of a partition before `offset`, whoever may not have consumed them yet. They are out of reach
+  /// at once; their space is freed later. An offset before the partition's start changes nothing; one beyond its end
+  /// is `offsetOutOfRange`.
+  func deleteRecords(
+    of partition: TopicPartition, before offset: Int64, completion: @escaping @Sendable (Result<Void, LogError>) -> Void
+  )
+
+  /// Forgets all offsets that a group committed, and with them its claim on unconsumed records.
+  func deleteGroup(_ group: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void)
+
   /// All topics, in order of name.
   func topics(completion: @escaping @Sendable (Result<[TopicDescription], LogError>) -> Void)
 
@@ -29,8 +44,9 @@ public protocol EventLog: AnyObject, Sendable {
   /// the receipt once the durability asked for is reached.
   func commit(_ transaction: Transaction, completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void)
 
-  /// Reads batches from `offset` on: as many as fit `maxBytes`, at least one if there is any. An empty result means
-  /// that `offset` is the end. `offsetOutOfRange` below the start or beyond the end.
+  /// Reads batches from `offset` on: as many as fit `maxBytes`, at least one if there is any. In a compacted topic
+  /// offsets are missing within and between batches. The result's `nextOffset` tells where to go on; an empty result
+  /// means that there is nothing before it. `offsetOutOfRange` below the start or beyond the end.
   func read(
     _ partition: TopicPartition, from offset: Int64, maxBytes: Int,
     completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void)
@@ -98,11 +114,15 @@ public struct TopicConfiguration: Hashable, Sendable {
   public var retentionMilliseconds: Int64?
   /// A partition larger than this may lose its oldest records, bytes; nil: never by size.
   public var retentionBytes: Int64?
+  /// Retention and compaction usually spare what a consumer group with a committed offset in the partition has still to
+  /// consume; true: they do not.
+  public var dropsUnconsumed: Bool
 
   public init(
     partitions: Int32, cleanup: CleanupPolicy = .delete, retentionMilliseconds: Int64? = nil,
-    retentionBytes: Int64? = nil
+    retentionBytes: Int64? = nil, dropsUnconsumed: Bool = false
   ) {
+    self.dropsUnconsumed = dropsUnconsumed
     self.partitions = partitions
     self.cleanup = cleanup
     self.retentionMilliseconds = retentionMilliseconds
@@ -231,6 +251,9 @@ public struct ReadResult: Sendable {
     self.batches = batches
     self.bounds = bounds
   }
+
+  /// Where to read on: behind the last batch; without batches, the end, up to which nothing is left.
+  public var nextOffset: Int64 { batches.last.map { $0.lastOffset + 1 } ?? bounds.end }
 }
 
 /// First offset kept and next offset to come.

@@ -3,7 +3,7 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
   /// The kind of failure; new ones may be added.
   public struct Code: Hashable, Sendable, CustomStringConvertible {
     private enum Kind: String {
-      case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, failed,
+      case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, noSpace, failed,
         corrupt, locked, unsupportedFormat, closed
     }
     private let kind: Kind
@@ -17,6 +17,9 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
     public static let tooLarge = Code(.tooLarge)
     /// The queue of commits is full: try later.
     public static let busy = Code(.busy)
+    /// The disk is nearly full: new records are refused while those there can still be worked on. Lasts until space is
+    /// free again.
+    public static let noSpace = Code(.noSpace)
     /// A write failed; the log takes no more commits until it is opened anew.
     public static let failed = Code(.failed)
     /// Bytes on the disk are not what was written.

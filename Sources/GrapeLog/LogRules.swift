@@ -26,6 +26,27 @@ extension TopicConfiguration {
   }
 }
 
+extension TopicConfiguration {
+  /// Checks that a topic may be changed to `other`. Errors: `invalidArgument`.
+  public func checkChange(to other: TopicConfiguration, of name: String) throws(LogError) {
+    guard other.partitions == partitions else {
+      throw LogError(
+        .invalidArgument,
+        "topic \(name) has \(partitions) partitions, which cannot be changed to \(other.partitions): the order of keys would be lost")
+    }
+  }
+}
+
+extension PartitionBounds {
+  /// Checks that records before `offset` may be given up. Errors: `invalidArgument`, `offsetOutOfRange`.
+  public func checkTrim(to offset: Int64, of partition: TopicPartition) throws(LogError) {
+    guard offset >= 0 else { throw LogError(.invalidArgument, "\(partition): offset \(offset) is negative") }
+    guard offset <= end else {
+      throw LogError(.offsetOutOfRange, "offset \(offset) of \(partition): the log has \(start) to \(end)")
+    }
+  }
+}
+
 extension Transaction {
   /// Checks what can be checked without the log's state, looking at batch headers only (record contents were
   /// validated where they entered). Errors: `invalidArgument`, saying what and where. O(appends + offsets).

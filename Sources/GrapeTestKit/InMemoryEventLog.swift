@@ -6,13 +6,15 @@ import Synchronization
 /// that a test (or a simulation) decides the order of everything. Nothing survives it; every durability is "reached".
 public final class InMemoryEventLog: EventLog {
   private struct Topic: Sendable {
-    let configuration: TopicConfiguration
+    var configuration: TopicConfiguration
     var partitions: [Partition]
   }
 
   private struct Partition: Sendable {
     var batches: [LogBatch] = []
+    var start: Int64 = 0
     var end: Int64 = 0
+    var bounds: PartitionBounds { PartitionBounds(start: start, end: end) }
     var watches: [Watch] = []
 
     /// Copies the batch with its base offset filled in; returns that.
@@ -111,6 +113,43 @@ public final class InMemoryEventLog: EventLog {
     completion(result.map { _ in })
   }
 
+  public func alterTopic(
+    _ name: String, configuration: TopicConfiguration, completion: @escaping @Sendable (Result<Void, LogError>) -> Void
+  ) {
+    completion(
+      attempt { state throws(LogError) in
+        try configuration.check(name: name)
+        try state.accepts()
+        guard let topic = state.topics[name] else {
+          throw LogError(.noSuchTopic, "there is no topic \"\(name)\"")
+        }
+        try topic.configuration.checkChange(to: configuration, of: name)
+        state.topics[name]!.configuration = configuration
+      })
+  }
+
+  public func deleteRecords(
+    of partition: TopicPartition, before offset: Int64, completion: @escaping @Sendable (Result<Void, LogError>) -> Void
+  ) {
+    completion(
+      attempt { state throws(LogError) in
+        try state.accepts()
+        var found = try state.find(partition)
+        try found.bounds.checkTrim(to: offset, of: partition)
+        found.start = max(found.start, offset)
+        found.batches.removeAll { $0.lastOffset < found.start }
+        state.topics[partition.topic]!.partitions[Int(partition.partition)] = found
+      })
+  }
+
+  public func deleteGroup(_ group: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
+    completion(
+      attempt { state throws(LogError) in
+        try state.accepts()
+        state.groups[group] = nil
+      })
+  }
+
   public func topics(completion: @escaping @Sendable (Result<[TopicDescription], LogError>) -> Void) {
     completion(
       attempt { state throws(LogError) in
@@ -153,8 +192,9 @@ public final class InMemoryEventLog: EventLog {
     completion(
       attempt { state throws(LogError) in
         let found = try state.find(partition)
-        guard (0...found.end).contains(offset) else {
-          throw LogError(.offsetOutOfRange, "offset \(offset) of \(partition): the log has 0 to \(found.end)")
+        guard (found.start...found.end).contains(offset) else {
+          throw LogError(
+            .offsetOutOfRange, "offset \(offset) of \(partition): the log has \(found.start) to \(found.end)")
         }
         var batches: [LogBatch] = []
         var bytes = 0
@@ -164,7 +204,7 @@ public final class InMemoryEventLog: EventLog {
           if bytes > maxBytes && !batches.isEmpty { break }
           batches.append(batch)
         }
-        return ReadResult(batches: batches, bounds: PartitionBounds(start: 0, end: found.end))
+        return ReadResult(batches: batches, bounds: found.bounds)
       })
   }
 
@@ -196,7 +236,7 @@ public final class InMemoryEventLog: EventLog {
   public func bounds(
     of partition: TopicPartition, completion: @escaping @Sendable (Result<PartitionBounds, LogError>) -> Void
   ) {
-    completion(attempt { state throws(LogError) in PartitionBounds(start: 0, end: try state.find(partition).end) })
+    completion(attempt { state throws(LogError) in try state.find(partition).bounds })
   }
 
   public func offset(
@@ -205,7 +245,7 @@ public final class InMemoryEventLog: EventLog {
     completion(
       attempt { state throws(LogError) in
         let found = try state.find(partition)
-        return found.batches.first { $0.maxTimestamp >= timestamp }?.baseOffset ?? found.end
+        return found.batches.first { $0.maxTimestamp >= timestamp }.map { max($0.baseOffset, found.start) } ?? found.end
       })
   }
 

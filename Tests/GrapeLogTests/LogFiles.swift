@@ -27,6 +27,20 @@ final class LogFiles: Sendable {
     try CommitLog.open(directory: path, options: options)
   }
 
+  /// Removes the checkpoints; returns them.
+  func takeCheckpoints() throws -> [String: [UInt8]] {
+    var taken: [String: [UInt8]] = [:]
+    for name in try FileManager.default.contentsOfDirectory(atPath: path + "/log") where name.hasSuffix(".checkpoint") {
+      taken[name] = try read(name)
+      try FileManager.default.removeItem(atPath: path + "/log/" + name)
+    }
+    return taken
+  }
+
+  func putBack(_ files: [String: [UInt8]]) throws {
+    for (name, bytes) in files { try write(bytes, to: name) }
+  }
+
   /// Opens, runs `body`, closes.
   func withLog<Result>(
     _ options: CommitLogOptions = CommitLogOptions(), _ body: (CommitLog, RecoveryReport) async throws -> Result

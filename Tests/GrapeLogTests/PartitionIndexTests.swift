@@ -19,7 +19,7 @@ import Testing
           }
         let location = PartitionIndex.Location(
           baseOffset: offset, position: position, length: Int(random.next() % 1_000 + 61), maxTimestamp: timestamp)
-        index.append(location)
+        index.append(location, segment: position >> 22)
         list.append(location)
         offset += Int64(random.next() % 100 + 1)
         position += Int64(location.length) + (random.next() % 500 == 0 ? Int64(random.next() % (1 << 34)) : 0)
@@ -45,17 +45,30 @@ import Testing
         count += 1
       }
       #expect(count == list.count, "seed \(seed)")
+
+      // What index files know is forgotten; the rest is found as before.
+      let segment = list[Int(random.next() % UInt64(list.count))].position >> 22
+      index.drop(before: segment)
+      let kept = list.filter { $0.position >> 22 >= segment }
+      let dropped = list.filter { $0.position >> 22 < segment }
+      #expect(index.count == kept.count && index.firstOffset == kept.first?.baseOffset, "seed \(seed)")
+      #expect(index.droppedTimestamp == dropped.map(\.maxTimestamp).max() ?? .min)
+      #expect(index.greatestTimestamp == list.map(\.maxTimestamp).max()!)
+      let pages = index.pages(of: segment).flatMap { page in (0..<page.count).map(page.location) }
+      #expect(pages == kept.filter { $0.position >> 22 == segment }, "seed \(seed)")
     }
   }
 
-  @Test("an empty index has nothing, and an offset before the first batch neither")
+  @Test("an empty index has nothing, and an offset before the first batch leads to that")
   func empty() {
     var index = PartitionIndex()
     #expect(index.place(of: 0) == nil)
     #expect(index.firstLocation(at: .min) == nil)
-    index.append(.init(baseOffset: 5, position: 0, length: 61, maxTimestamp: 1))
-    #expect(index.place(of: 4) == nil)
-    #expect(index.place(of: 5) != nil)
+    index.append(.init(baseOffset: 5, position: 0, length: 61, maxTimestamp: 1), segment: 0)
+    for offset in [4, 5, 6] as [Int64] {
+      var place = index.place(of: offset)!
+      #expect(index.next(&place)?.baseOffset == 5)
+    }
   }
 }
 

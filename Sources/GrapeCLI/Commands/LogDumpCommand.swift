@@ -81,6 +81,11 @@ struct LogDumpCommand: ParsableCommand {
       case .offsetCommit(let name, let place, let committed): "commit of \(name) on \(place): \(committed.offset)"
       case .topicCreated(let topic): "topic \(topic.name) created with \(topic.configuration.partitions) partitions"
       case .topicDeleted(let name): "topic \(name) deleted"
+      case .topicAltered(let topic): "topic \(topic.name) changed"
+      case .trimmed(let place, let start): "records of \(place) before offset \(start) given up"
+      case .partitionState(let place, let bounds): "\(place) cleaned: offsets \(bounds.start) to \(bounds.end)"
+      case .groupDeleted(let name): "consumer group \(name) deleted"
+      case .topicIDs(let next): "next topic id \(next)"
       case .unknown(let kind, let bytes): "entry of kind \(kind), \(bytes) bytes"
       }
     return "\(Format.time(group.time)) group \(group.sequence) at \(group.position): \(what)"
@@ -111,6 +116,13 @@ struct LogDumpCommand: ParsableCommand {
           .init("partitions", JSONValue(topic.configuration.partitions)),
         ]
       case .topicDeleted(let name): [.init("kind", "topicDeleted"), .init("topic", .string(name))]
+      case .topicAltered(let topic): [.init("kind", "topicAltered"), .init("topic", .string(topic.name))]
+      case .trimmed(let at, let start): [.init("kind", "trimmed")] + place(at) + [.init("start", JSONValue(start))]
+      case .partitionState(let at, let bounds):
+        [.init("kind", "partitionState")] + place(at)
+          + [.init("start", JSONValue(bounds.start)), .init("end", JSONValue(bounds.end))]
+      case .groupDeleted(let name): [.init("kind", "groupDeleted"), .init("consumer", .string(name))]
+      case .topicIDs(let next): [.init("kind", "topicIDs"), .init("next", JSONValue(next))]
       case .unknown(let kind, let bytes):
         [.init("kind", "unknown"), .init("number", JSONValue(kind)), .init("bytes", JSONValue(bytes))]
       }

@@ -31,8 +31,13 @@ struct EntryDecoder {
       switch known {
       case .append: try append(body, at: start)
       case .offsetCommit: try offsetCommit(body)
-      case .topicCreated: try topicCreated(body)
+      case .topicCreated: try topic(body, altered: false)
       case .topicDeleted: try topicDeleted(body)
+      case .trimmed: try trimmed(body)
+      case .partitionState: try partitionState(body)
+      case .topicIDs: try topicIDs(body)
+      case .groupDeleted: try groupDeleted(body)
+      case .topicAltered: try topic(body, altered: true)
       }
     offset = start + length
     return entry
@@ -61,19 +66,49 @@ struct EntryDecoder {
         offset: body.bigEndian(at: 8), metadata: [UInt8](body.part(EntryFormat.offsetPrefixBytes + group, metadata))))
   }
 
-  private func topicCreated(_ body: UnsafeRawBufferPointer) throws(Malformed) -> Entry {
+  private func topic(_ body: UnsafeRawBufferPointer, altered: Bool) throws(Malformed) -> Entry {
     guard body.count >= EntryFormat.topicPrefixBytes else { throw malformed("topic entry of \(body.count) bytes") }
     let name = Int(body.bigEndian(at: 10, as: UInt16.self))
     guard body.count == EntryFormat.topicPrefixBytes + name, let cleanup = CleanupPolicy(rawValue: body[8]) else {
       throw malformed("topic entry of \(body.count) bytes with a name of \(name), cleanup \(body[8])")
     }
     let flags = body[9]
-    return .topicCreated(
-      body.bigEndian(at: 0), name: String(decoding: body.part(EntryFormat.topicPrefixBytes, name), as: UTF8.self),
-      TopicConfiguration(
-        partitions: body.bigEndian(at: 4), cleanup: cleanup,
-        retentionMilliseconds: flags & 1 == 0 ? nil : body.bigEndian(at: 12),
-        retentionBytes: flags & 2 == 0 ? nil : body.bigEndian(at: 20)))
+    let id: TopicID = body.bigEndian(at: 0)
+    let text = String(decoding: body.part(EntryFormat.topicPrefixBytes, name), as: UTF8.self)
+    let configuration = TopicConfiguration(
+      partitions: body.bigEndian(at: 4), cleanup: cleanup,
+      retentionMilliseconds: flags & 1 == 0 ? nil : body.bigEndian(at: 12),
+      retentionBytes: flags & 2 == 0 ? nil : body.bigEndian(at: 20), dropsUnconsumed: flags & 4 != 0)
+    return altered
+      ? .topicAltered(id, name: text, configuration) : .topicCreated(id, name: text, configuration)
+  }
+
+  private func trimmed(_ body: UnsafeRawBufferPointer) throws(Malformed) -> Entry {
+    guard body.count == EntryFormat.trimmedBytes else { throw malformed("trim entry of \(body.count) bytes") }
+    return .trimmed(topic: body.bigEndian(at: 0), partition: body.bigEndian(at: 4), start: body.bigEndian(at: 8))
+  }
+
+  private func partitionState(_ body: UnsafeRawBufferPointer) throws(Malformed) -> Entry {
+    guard body.count == EntryFormat.partitionStateBytes else { throw malformed("state entry of \(body.count) bytes") }
+    return .partitionState(
+      topic: body.bigEndian(at: 0), partition: body.bigEndian(at: 4),
+      PartitionState(
+        start: body.bigEndian(at: 8), end: body.bigEndian(at: 16), greatestTimestamp: body.bigEndian(at: 24),
+        bytes: body.bigEndian(at: 32)))
+  }
+
+  private func topicIDs(_ body: UnsafeRawBufferPointer) throws(Malformed) -> Entry {
+    guard body.count == EntryFormat.topicIDsBytes else { throw malformed("topic ids entry of \(body.count) bytes") }
+    return .topicIDs(next: body.bigEndian(at: 0))
+  }
+
+  private func groupDeleted(_ body: UnsafeRawBufferPointer) throws(Malformed) -> Entry {
+    guard body.count >= EntryFormat.groupPrefixBytes,
+      body.count == EntryFormat.groupPrefixBytes + Int(body.bigEndian(at: 0, as: UInt16.self))
+    else { throw malformed("group entry of \(body.count) bytes") }
+    return .groupDeleted(
+      String(
+        decoding: body.part(EntryFormat.groupPrefixBytes, body.count - EntryFormat.groupPrefixBytes), as: UTF8.self))
   }
 
   private func topicDeleted(_ body: UnsafeRawBufferPointer) throws(Malformed) -> Entry {

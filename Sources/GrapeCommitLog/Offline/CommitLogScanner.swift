@@ -26,6 +26,14 @@ public struct CommitLogScanner: ~Copyable {
     case offsetCommit(group: String, TopicPartition, CommittedOffset)
     case topicCreated(TopicDescription)
     case topicDeleted(name: String)
+    case topicAltered(TopicDescription)
+    /// Records before `start` were given up.
+    case trimmed(TopicPartition, start: Int64)
+    /// What cleaning left of a partition: its first offset kept and its next offset.
+    case partitionState(TopicPartition, PartitionBounds)
+    case groupDeleted(String)
+    /// Topic ids below `next` are in use, or were.
+    case topicIDs(next: UInt32)
     /// Of a kind that a newer version writes.
     case unknown(kind: UInt8, bytes: Int)
   }
@@ -80,6 +88,15 @@ public struct CommitLogScanner: ~Copyable {
       names[id] = name
       return .topicCreated(TopicDescription(name: name, configuration: configuration))
     case .topicDeleted(let id): return .topicDeleted(name: name(id))
+    case .topicAltered(_, let name, let configuration):
+      return .topicAltered(TopicDescription(name: name, configuration: configuration))
+    case .trimmed(let topic, let partition, let start):
+      return .trimmed(TopicPartition(name(topic), partition), start: start)
+    case .partitionState(let topic, let partition, let state):
+      return .partitionState(
+        TopicPartition(name(topic), partition), PartitionBounds(start: state.start, end: state.end))
+    case .groupDeleted(let group): return .groupDeleted(group)
+    case .topicIDs(let next): return .topicIDs(next: next)
     case .unknown(let kind, let length): return .unknown(kind: kind, bytes: length)
     }
   }
@@ -96,12 +113,18 @@ extension CommitLog {
   }
 
   /// Topics of the data directory `directory` in order of name, read from its files whether or not a node runs there.
-  /// Reads the whole log. Errors: `corrupt`, `unsupportedFormat`, `failed`.
+  /// Reads what is behind the last checkpoint. Errors: `corrupt`, `unsupportedFormat`, `failed`.
   public static func topics(directory: String) throws(LogError) -> [OfflineTopic] {
-    var cursor = try GroupCursor(directory: directory + "/log")
-    var rebuilder = StateRebuilder()
+    let storage = try DirectoryStorage(reading: directory + "/log")
+    defer { storage.close() }
+    let (start, begun) = try storage.newestCheckpoint() ?? (0, StateRebuilder())
+    var rebuilder = begun
+    var cursor = GroupCursor(storage: storage, from: start)
+    var last: SegmentHeader?
     while let (header, bytes, offset) = try cursor.next() {
-      try rebuilder.apply(header, bytes, path: cursor.path, offset: offset)
+      if let last, last.base != cursor.segment.base { rebuilder.leave(last) }
+      last = cursor.segment
+      try rebuilder.apply(header, bytes, of: cursor.segment, path: cursor.path, offset: offset)
     }
     let state = rebuilder.state
     return state.ids.sorted { $0.key < $1.key }.map { name, id in
@@ -110,5 +133,37 @@ extension CommitLog {
         description: TopicDescription(name: name, configuration: topic.configuration),
         bounds: topic.partitions.map(\.bounds))
     }
+  }
+}
+
+extension SegmentStorage {
+  /// The state that the newest sound checkpoint holds, and where the groups behind it begin. Nil if there is none.
+  func newestCheckpoint() throws(LogError) -> (base: Int64, StateRebuilder)? {
+    let names = try list()
+    let catalog = try SegmentCatalog(self, names: names)
+    for place in catalog.segments.indices.reversed() {
+      if let rebuilder = try checkpoint(catalog, place, names) { return (catalog.segments[place].base, rebuilder) }
+    }
+    return nil
+  }
+
+  /// What the checkpoint before a segment holds; nil if there is none that is sound and of this history.
+  func checkpoint(
+    _ catalog: SegmentCatalog, _ place: Int, _ names: [String]
+  ) throws(LogError) -> StateRebuilder? {
+    let header = catalog.segments[place]
+    let name = Checkpoint.fileName(base: header.base)
+    guard names.contains(name) else { return nil }
+    let file = try open(name, writable: false)
+    defer { file.close() }
+    let size = Int(try file.size())
+    let block = ByteStorage(capacity: size)
+    let bytes = UnsafeMutableRawBufferPointer(start: block.base, count: size)
+    guard try file.read(into: bytes, at: 0) == size,
+      let snapshot = Checkpoint.decode(UnsafeRawBufferPointer(bytes), base: header.base, identity: header.identity),
+      // One that outlived a crash which its segment did not is of another history.
+      catalog.firstSequences[place] == snapshot.sequence + 1
+    else { return nil }
+    return StateRebuilder(snapshot)
   }
 }

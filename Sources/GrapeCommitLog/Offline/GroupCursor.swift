@@ -1,24 +1,41 @@
 import GrapeLog
 
-/// Walks all groups of a directory, read-only, whether or not a node is writing there.
+/// Walks the groups of a directory, read-only, whether or not a node is writing and cleaning there.
 struct GroupCursor: ~Copyable {
-  private let storage: DirectoryStorage
+  private let storage: any SegmentStorage
+  private let closes: Bool
   private var scanner: SegmentScanner?
   private var identity: LogIdentity?
   /// Base of the segment to open next.
-  private var nextBase: Int64 = 0
+  private var nextBase: Int64
+  /// Of the last group, shown or not.
+  private var sequence: UInt64 = 0
   /// Bytes of groups seen.
   private(set) var bytesRead: Int64 = 0
   /// What stands behind the last group, if it is not zeros: a torn write, or one under way.
   private(set) var tail: String?
 
   /// `directory`: the folder of the segments.
-  init(directory: String) throws(LogError) { storage = try DirectoryStorage(reading: directory) }
+  init(directory: String) throws(LogError) {
+    storage = try DirectoryStorage(reading: directory)
+    closes = true
+    nextBase = 0
+  }
 
-  deinit { storage.close() }
+  /// Begins with the segment at `base`. The storage is closed by whoever opened it.
+  init(storage: any SegmentStorage, from base: Int64) {
+    self.storage = storage
+    closes = false
+    nextBase = base
+  }
+
+  deinit { if closes { storage.close() } }
 
   /// Path of the segment file that the last group came from.
   var path: String { scanner?.file.path ?? storage.directory }
+
+  /// Header of the segment that the last group came from. Precondition: there was one.
+  var segment: SegmentHeader { scanner!.header }
 
   /// The next group: valid until the next call. Nil at the log's end. Errors: `corrupt` for damage in a segment that has a successor.
   mutating func next() throws(LogError) -> (header: GroupHeader, bytes: UnsafeRawBufferPointer, offset: Int64)? {
@@ -26,6 +43,9 @@ struct GroupCursor: ~Copyable {
       if scanner == nil, try !openNext() { return nil }
       switch try scanner!.next() {
       case .group(let header, let bytes, let offset):
+        // Seen before, in a segment that was merged into this one meanwhile.
+        if header.sequence <= sequence { continue }
+        sequence = header.sequence
         bytesRead += Int64(bytes.count)
         return (header, bytes, offset)
       case .end, .bad:
@@ -47,7 +67,7 @@ struct GroupCursor: ~Copyable {
     case .end:
       if !successor { return false }
     case .bad(let reason):
-      guard successor else {
+      guard successor || scanner!.header.cleaned != nil else {
         tail = "\(scanner!.file.path): byte \(place): \(reason)"
         return false
       }
@@ -59,17 +79,19 @@ struct GroupCursor: ~Copyable {
   }
 
   private mutating func openNext() throws(LogError) -> Bool {
-    let name = SegmentHeader.fileName(base: nextBase)
-    guard try storage.list().contains(name) else {
+    guard let found = try storage.segment(covering: nextBase) else {
       if nextBase == 0 {
-        throw LogError(.failed, "\(storage.directory): there is no log here (no file \(name)); name the data directory")
+        throw LogError(
+          .failed,
+          "\(storage.directory): there is no log here (no file \(SegmentHeader.fileName(base: 0))); name the data directory")
       }
       return false
     }
-    let opened = try SegmentScanner(file: try storage.open(name, writable: false), base: nextBase)
-    try opened.header.check(follows: nextBase, of: identity, path: opened.file.path)
+    let opened = try SegmentScanner(file: found.file, base: found.header.base)
+    let follows = found.header.base < nextBase ? found.header.base : nextBase
+    try opened.header.check(follows: follows, of: identity, path: opened.file.path)
     identity = opened.header.identity
-    nextBase = opened.header.base + opened.header.capacity
+    nextBase = opened.header.upperBound
     scanner = opened
     return true
   }
@@ -77,11 +99,40 @@ struct GroupCursor: ~Copyable {
   private func hasGroups(base: Int64) throws(LogError) -> Bool {
     // Segments in between may be empty: a large group makes the next one leave it so.
     for later in try storage.list().compactMap(SegmentHeader.base(ofFile:)) where later >= base {
-      let file = try storage.open(SegmentHeader.fileName(base: later), writable: false)
+      guard let (header, file) = try storage.segment(covering: later) else { continue }
       defer { file.close() }
-      let probe = try SegmentScanner(file: file, base: later)
+      let probe = try SegmentScanner(file: file, base: header.base)
+      if header.cleaned != nil { return true }
       if case .group = try probe.next() { return true }
     }
     return false
+  }
+}
+
+extension SegmentStorage {
+  /// Opens the segment that begins at `position`, or the cleaned one that reaches beyond it; nil if there is neither.
+  /// While a node is cleaning, files may vanish between two looks: looks again then, a few times.
+  func segment(covering position: Int64) throws(LogError) -> (header: SegmentHeader, file: any SegmentFile)? {
+    var attempts = 0
+    while true {
+      let bases = try list().compactMap(SegmentHeader.base(ofFile:))
+      guard let base = bases.filter({ $0 <= position }).max() else { return nil }
+      do throws(LogError) {
+        let file = try open(SegmentHeader.fileName(base: base), writable: false)
+        do throws(LogError) {
+          let header = try SegmentHeader.read(file, base: base)
+          if base == position || (header.cleaned != nil && header.upperBound > position) { return (header, file) }
+          file.close()
+          return nil
+        } catch {
+          file.close()
+          throw error
+        }
+      } catch {
+        attempts += 1
+        let vanished = try !list().contains(SegmentHeader.fileName(base: base))
+        guard vanished, attempts < 5 else { throw error }
+      }
+    }
   }
 }

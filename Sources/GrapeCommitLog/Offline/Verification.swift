@@ -46,14 +46,25 @@ extension CommitLog {
   /// Checks every segment, group, batch and offset of the data directory `directory`, read-only, whether or not a
   /// node runs there. Goes on behind damage as far as it can.
   ///
+  /// - Parameter positions: only segments that have something of this range of logical positions; what is said about
+  ///   records that are missing holds within it.
   /// - Parameter progress: called now and then with bytes done and bytes in all.
   /// - Throws: only where reading itself is impossible; damage is in the report.
   public static func verify(
-    directory: String, progress: (_ done: Int64, _ total: Int64) -> Void = { _, _ in }
+    directory: String, positions: Range<Int64>? = nil,
+    progress: (_ done: Int64, _ total: Int64) -> Void = { _, _ in }
   ) throws(LogError) -> VerificationReport {
     let storage = try DirectoryStorage(reading: directory + "/log")
     defer { storage.close() }
-    var verification = try Verification(storage: storage)
+    return try verify(storage: storage, positions: positions, progress: progress)
+  }
+
+  /// Checks a log on storage of any kind.
+  package static func verify(
+    storage: any SegmentStorage, positions: Range<Int64>? = nil,
+    progress: (_ done: Int64, _ total: Int64) -> Void = { _, _ in }
+  ) throws(LogError) -> VerificationReport {
+    var verification = Verification(storage: storage, positions: positions)
     return try verification.run(progress: progress)
   }
 }
@@ -61,33 +72,38 @@ extension CommitLog {
 struct Verification {
   private struct Topic {
     let name: String
-    /// Next offset expected per partition.
-    var next: [Int64]
+    /// Next offset expected per partition; nil: whatever comes.
+    var next: [Int64?]
   }
 
   private let storage: any SegmentStorage
-  private let bases: [Int64]
+  private let positions: Range<Int64>?
   private var report = VerificationReport()
   private var topics: [TopicID: Topic] = [:]
   private var identity: LogIdentity?
   private var nextBase: Int64 = 0
-  private var sequence: UInt64 = 0
+  /// Nil before the first group of a range.
+  private var sequence: UInt64?
+  /// Topics made before the range are not known.
+  private var partial = false
   private var done: Int64 = 0
   private var total: Int64 = 0
   /// The log's end was seen: what a node writes from then on is not for this run.
   private var finished = false
 
-  init(storage: any SegmentStorage) throws(LogError) {
+  init(storage: any SegmentStorage, positions: Range<Int64>?) {
     self.storage = storage
-    bases = try storage.list().compactMap(SegmentHeader.base(ofFile:)).sorted()
-    guard !bases.isEmpty else {
-      throw LogError(.failed, "\(storage.directory): there is no log here (no segment files); name the data directory")
-    }
+    self.positions = positions
   }
 
   mutating func run(progress: (Int64, Int64) -> Void) throws(LogError) -> VerificationReport {
+    var bases = try storage.list().compactMap(SegmentHeader.base(ofFile:)).sorted()
+    guard !bases.isEmpty else {
+      throw LogError(.failed, "\(storage.directory): there is no log here (no segment files); name the data directory")
+    }
+    if let positions { begin(at: positions, &bases) } else { sequence = 0 }
     for base in bases {
-      let file = try storage.open(SegmentHeader.fileName(base: base), writable: false)
+      guard let file = try? storage.open(SegmentHeader.fileName(base: base), writable: false) else { continue }
       total += try file.size()
       file.close()
     }
@@ -96,8 +112,36 @@ struct Verification {
     return report
   }
 
+  private mutating func begin(at positions: Range<Int64>, _ bases: inout [Int64]) {
+    bases.removeAll { $0 >= positions.upperBound }
+    let first = bases.lastIndex { $0 <= positions.lowerBound } ?? 0
+    bases.removeFirst(min(first, max(bases.count - 1, 0)))
+    nextBase = bases.first ?? 0
+    partial = nextBase > 0
+    if !partial { sequence = 0 }
+    if partial, let (_, rebuilder) = (try? storage.newestCheckpoint()) ?? nil {
+      for (name, id) in rebuilder.state.ids {
+        let count = rebuilder.state.topics[Int(id)]!.partitions.count
+        topics[id] = Topic(name: name, next: [Int64?](repeating: nil, count: count))
+      }
+    }
+  }
+
   private mutating func check(_ base: Int64, _ progress: (Int64, Int64) -> Void) throws(LogError) {
-    let file = try storage.open(SegmentHeader.fileName(base: base), writable: false)
+    // Taken over by a cleaned segment that was checked already.
+    if base < nextBase { return }
+    let file: any SegmentFile
+    do throws(LogError) {
+      file = try storage.open(SegmentHeader.fileName(base: base), writable: false)
+    } catch {
+      // A node may be cleaning: what was in this file is in another by now, which was checked, or will be.
+      if let (header, other) = try storage.segment(covering: base), header.base < base {
+        other.close()
+        nextBase = max(nextBase, header.upperBound)
+        return
+      }
+      throw error
+    }
     defer { file.close() }
     let before = done
     let size = try file.size()
@@ -109,22 +153,27 @@ struct Verification {
       try scanner.header.check(follows: nextBase, of: identity, path: file.path)
     } catch {
       report.add(.init(file: file.path, fileOffset: 0, message: error.message))
+      nextBase = base
       return
     }
     identity = scanner.header.identity
-    nextBase = base + scanner.header.capacity
+    nextBase = scanner.header.upperBound
+    enter(scanner.header, file.path)
+    defer { leave(scanner.header) }
     var told = done
     while true {
       switch try scanner.next() {
       case .group(let header, let bytes, let offset):
-        checkGroup(header, bytes, file.path, offset)
+        checkGroup(header, bytes, scanner.header, file.path, offset)
         done = before + offset
         if done - told >= 8 << 20 {
           progress(done, total)
           told = done
         }
+      case .end where scanner.header.cleaned != nil: return
       case .end:
         if try !laterGroups(behind: base) {
+          try checkUnused(behind: base)
           finished = true
           return
         }
@@ -154,7 +203,9 @@ struct Verification {
       try scanner.seek(to: next)
       return true
     }
-    if try laterGroups(behind: scanner.header.base) {
+    var hasLater = scanner.header.cleaned != nil
+    if !hasLater { hasLater = try laterGroups(behind: scanner.header.base) }
+    if hasLater {
       if try reread(scanner, damaged) { return true }
       report.add(.init(file: path, fileOffset: damaged, message: reason))
       return false
@@ -164,8 +215,27 @@ struct Verification {
     return false
   }
 
+  /// Segments behind the log's end have a header and nothing else. What the next start would cut or refuse is told.
+  private mutating func checkUnused(behind base: Int64) throws(LogError) {
+    for later in try storage.list().compactMap(SegmentHeader.base(ofFile:)).sorted() where later > base {
+      guard let file = try? storage.open(SegmentHeader.fileName(base: later), writable: false) else { continue }
+      defer { file.close() }
+      report.segments += 1
+      let scanner: SegmentScanner
+      do throws(LogError) {
+        scanner = try SegmentScanner(file: file, base: later)
+      } catch {
+        report.add(.init(file: file.path, fileOffset: 0, message: error.message))
+        continue
+      }
+      if case .bad(let reason) = try scanner.next(), report.tail == nil {
+        report.tail = "\(file.path): byte \(scanner.offset): \(reason)"
+      }
+    }
+  }
+
   private func laterGroups(behind base: Int64) throws(LogError) -> Bool {
-    for later in bases where later > base {
+    for later in try storage.list().compactMap(SegmentHeader.base(ofFile:)) where later > base {
       let file = try storage.open(SegmentHeader.fileName(base: later), writable: false)
       defer { file.close() }
       guard let scanner = try? SegmentScanner(file: file, base: later) else { continue }
@@ -174,10 +244,26 @@ struct Verification {
     return false
   }
 
+  private mutating func enter(_ segment: SegmentHeader, _ path: String) {
+    guard let cleaned = segment.cleaned, let sequence, cleaned.sequences.lowerBound != sequence + 1 else { return }
+    report.add(
+      .init(
+        file: path, fileOffset: 0,
+        message: "the segment begins with sequence \(cleaned.sequences.lowerBound) where \(sequence + 1) was expected"))
+  }
+
+  private mutating func leave(_ segment: SegmentHeader) {
+    if let cleaned = segment.cleaned { sequence = cleaned.sequences.upperBound }
+  }
+
   private mutating func checkGroup(
-    _ header: GroupHeader, _ bytes: UnsafeRawBufferPointer, _ path: String, _ offset: Int64
+    _ header: GroupHeader, _ bytes: UnsafeRawBufferPointer, _ segment: SegmentHeader, _ path: String,
+    _ offset: Int64
   ) {
-    if header.sequence != sequence + 1 {
+    if let sequence,
+      segment.cleaned.map({ header.sequence <= sequence || !$0.sequences.contains(header.sequence) })
+        ?? (header.sequence != sequence + 1)
+    {
       report.add(
         .init(
           file: path, fileOffset: offset,
@@ -188,24 +274,26 @@ struct Verification {
     report.bytes += Int64(header.length)
     var decoder = EntryDecoder(group: bytes)
     do throws(EntryDecoder.Malformed) {
-      while let entry = try decoder.next() { checkEntry(entry, bytes, path, offset) }
+      while let entry = try decoder.next() { checkEntry(entry, bytes, segment, path, offset) }
     } catch {
       report.add(.init(file: path, fileOffset: offset + Int64(error.offset), message: error.reason))
     }
   }
 
   private mutating func checkEntry(
-    _ entry: Entry, _ group: UnsafeRawBufferPointer, _ path: String, _ offset: Int64
+    _ entry: Entry, _ group: UnsafeRawBufferPointer, _ segment: SegmentHeader, _ path: String, _ offset: Int64
   ) {
     switch entry {
     case .append(let topic, let partition, let baseOffset, let range):
       checkBatch(
-        group.part(range.lowerBound, range.count), topic, partition, baseOffset, path,
+        group.part(range.lowerBound, range.count), topic, partition, baseOffset, segment, path,
         offset + Int64(range.lowerBound))
     case .topicCreated(let id, let name, let configuration):
-      topics[id] = Topic(name: name, next: [Int64](repeating: 0, count: Int(max(configuration.partitions, 0))))
+      topics[id] = Topic(name: name, next: [Int64?](repeating: 0, count: Int(max(configuration.partitions, 0))))
     case .topicDeleted(let id): topics[id] = nil
-    case .offsetCommit: break
+    case .trimmed(let topic, let partition, let start): raise(topic, partition, to: start)
+    case .partitionState(let topic, let partition, let state): raise(topic, partition, to: state.end)
+    case .offsetCommit, .topicAltered, .topicIDs, .groupDeleted: break
     case .unknown(let kind, _):
       report.add(
         .init(file: path, fileOffset: offset, message: "an entry of kind \(kind), which a newer version wrote"))
@@ -213,8 +301,8 @@ struct Verification {
   }
 
   private mutating func checkBatch(
-    _ batch: UnsafeRawBufferPointer, _ topic: TopicID, _ partition: Int32, _ baseOffset: Int64, _ path: String,
-    _ offset: Int64
+    _ batch: UnsafeRawBufferPointer, _ topic: TopicID, _ partition: Int32, _ baseOffset: Int64,
+    _ segment: SegmentHeader, _ path: String, _ offset: Int64
   ) {
     report.batches += 1
     let name = TopicPartition(topics[topic]?.name ?? "#\(topic)", partition)
@@ -237,23 +325,34 @@ struct Verification {
         .init(file: path, fileOffset: offset, partition: name, offsets: offsets, message: "wrong CRC in the batch"))
     }
     guard let known = topics[topic], known.next.indices.contains(Int(partition)) else {
+      if partial { return }
       report.add(
         .init(
           file: path, fileOffset: offset, partition: name, offsets: offsets,
           message: "a batch of a topic or partition that was never made"))
       return
     }
-    let expected = known.next[Int(partition)]
-    if expected < baseOffset {
-      report.add(
-        .init(
-          file: path, fileOffset: offset, partition: name, offsets: expected..<baseOffset,
-          message: "records are missing"))
-    } else if expected > baseOffset {
-      report.add(
-        .init(
-          file: path, fileOffset: offset, partition: name, offsets: offsets, message: "offsets that were there before"))
+    if let expected = known.next[Int(partition)] {
+      if expected < baseOffset, segment.cleaned == nil {
+        report.add(
+          .init(
+            file: path, fileOffset: offset, partition: name, offsets: expected..<baseOffset,
+            message: "records are missing"))
+      } else if expected > baseOffset {
+        report.add(
+          .init(
+            file: path, fileOffset: offset, partition: name, offsets: offsets, message: "offsets that were there before"
+          ))
+      }
     }
     topics[topic]!.next[Int(partition)] = offsets.upperBound
+  }
+
+  /// Offsets below `end` were given up, or cleaned away.
+  private mutating func raise(_ topic: TopicID, _ partition: Int32, to end: Int64) {
+    guard let known = topics[topic], known.next.indices.contains(Int(partition)),
+      let expected = known.next[Int(partition)]
+    else { return }
+    topics[topic]!.next[Int(partition)] = max(expected, end)
   }
 }

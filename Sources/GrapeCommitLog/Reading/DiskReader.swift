@@ -4,14 +4,31 @@ import GrapeWire
 /// Reads batches that memory no longer holds, on a thread of its own: neither the writer nor an event loop ever waits
 /// for it.
 final class DiskReader: @unchecked Sendable {
-  /// Batches to read, in order of offset.
+  /// What somebody wants to read.
   struct Request: Sendable {
     var partition: TopicPartition
-    var batches: [PartitionIndex.Location]
-    /// Base of the segment of each batch.
-    var segments: [Int64]
+    var topic: TopicID
+    var offset: Int64
+    var maxBytes: Int
     var bounds: PartitionBounds
-    var completion: @Sendable (Result<ReadResult, LogError>) -> Void
+    var source: Source
+  }
+
+  /// Where the batches are.
+  enum Source: Sendable {
+    /// Known from memory: each batch with its segment.
+    case located([PartitionIndex.Location], [Segment])
+    /// To be looked up in the indexes of these segments.
+    case cold(ArraySlice<Segment>)
+  }
+
+  /// What came of a request.
+  enum Answer {
+    case result(Result<ReadResult, LogError>)
+    /// The segments hold nothing from the offset on: what memory knows comes next.
+    case nothing
+    /// A segment was replaced by a cleaned one meanwhile: look again.
+    case replaced
   }
 
   /// Bytes between two batches that are rather read along than skipped: a call costs more.
@@ -19,28 +36,26 @@ final class DiskReader: @unchecked Sendable {
   /// Most bytes per call, unless a single batch is larger.
   private static let rangeBytes: Int64 = 4 << 20
 
-  private let storage: any SegmentStorage
+  private let indexes: SegmentIndexes
   private let jobs: any JobQueue
   // Only the jobs touch what follows, which is what makes the class safe to share.
-  private var files: [Int64: any SegmentFile] = [:]
-  private var uses: [Int64] = []
+  private var files: [Segment.Key: any SegmentFile] = [:]
+  private var uses: [Segment.Key] = []
   private let openLimit: Int
 
-  init(storage: any SegmentStorage, jobs: any JobQueue, openFiles: Int) {
-    self.storage = storage
-    self.openLimit = openFiles
+  init(indexes: SegmentIndexes, jobs: any JobQueue, openFiles: Int) {
+    self.indexes = indexes
     self.jobs = jobs
+    self.openLimit = openFiles
   }
 
-  /// Queues a request; `busy` at once if there are too many.
-  func read(_ request: Request) {
-    let added = jobs.add {
-      request.completion(self.perform(request))
-    }
-    if !added {
-      request.completion(.failure(LogError(.busy, "too many reads are waiting for the disk: try again later")))
-    }
+  /// Queues a request; false if there are too many.
+  func read(_ request: Request, _ answer: @escaping @Sendable (Answer) -> Void) -> Bool {
+    jobs.add { answer(self.perform(request)) }
   }
+
+  /// Queues work that needs indexes; false if there is too much.
+  func add(_ job: @escaping @Sendable () -> Void) -> Bool { jobs.add(job) }
 
   /// Finishes what is queued, closes the files, then calls `completion`.
   func stop(completion: @escaping @Sendable () -> Void) {
@@ -51,29 +66,69 @@ final class DiskReader: @unchecked Sendable {
     }
   }
 
-  private func perform(_ request: Request) -> Result<ReadResult, LogError> {
-    do {
+  private func perform(_ request: Request) -> Answer {
+    do throws(SegmentIndexes.Fault) {
       var batches: [LogBatch] = []
-      batches.reserveCapacity(request.batches.count)
-      var first = 0
-      while first < request.batches.count {
-        let last = endOfRange(request, from: first)
-        try readRange(request, first..<last, into: &batches)
+      switch request.source {
+      case .located(let locations, let segments): try read(locations, segments, request, into: &batches)
+      case .cold(let segments): try lookUp(segments, request, into: &batches)
+      }
+      return batches.isEmpty ? .nothing : .result(.success(ReadResult(batches: batches, bounds: request.bounds)))
+    } catch {
+      switch error {
+      case .replaced: return .replaced
+      case .failed(let error): return .result(.failure(error))
+      }
+    }
+  }
+
+  /// Follows the indexes from the request's offset to the first segment that has something, and reads from that one.
+  private func lookUp(
+    _ segments: ArraySlice<Segment>, _ request: Request, into batches: inout [LogBatch]
+  ) throws(SegmentIndexes.Fault) {
+    let search = ColdSearch(indexes, segments, topic: request.topic, partition: request.partition.partition)
+    guard let found = try search.segment(endingBehind: request.offset) else { return }
+    for place in found..<segments.endIndex {
+      let run = try search.run(place)
+      var first = max(GrapeCommitLog.partition(run.count) { run[$0].baseOffset <= request.offset } - 1, 0)
+      while first < run.count, batches.isEmpty {
+        var last = first + 1
+        var bytes = run[first].length
+        while last < run.count, bytes + run[last].length <= request.maxBytes {
+          bytes += run[last].length
+          last += 1
+        }
+        let one = [Segment](repeating: segments[place], count: last - first)
+        // All of it may lie before the offset, where compaction left a hole: then what comes next is meant.
+        try read(Array(run[first..<last]), one, request, into: &batches)
         first = last
       }
-      return .success(ReadResult(batches: batches, bounds: request.bounds))
-    } catch {
-      return .failure(error)
+      if !batches.isEmpty { return }
+    }
+  }
+
+  private func read(
+    _ locations: [PartitionIndex.Location], _ segments: [Segment], _ request: Request,
+    into batches: inout [LogBatch]
+  ) throws(SegmentIndexes.Fault) {
+    batches.reserveCapacity(batches.count + locations.count)
+    var first = 0
+    while first < locations.count {
+      let last = endOfRange(locations, segments, from: first)
+      try readRange(locations[first..<last], segments[first], request, into: &batches)
+      first = last
     }
   }
 
   /// Neighbours in one file are read in one call.
-  private func endOfRange(_ request: Request, from first: Int) -> Int {
-    let start = request.batches[first].position
-    var end = start + Int64(request.batches[first].length)
+  private func endOfRange(
+    _ locations: [PartitionIndex.Location], _ segments: [Segment], from first: Int
+  ) -> Int {
+    let start = locations[first].position
+    var end = start + Int64(locations[first].length)
     var next = first + 1
-    while next < request.batches.count, request.segments[next] == request.segments[first] {
-      let batch = request.batches[next]
+    while next < locations.count, segments[next] === segments[first] {
+      let batch = locations[next]
       let extended = batch.position + Int64(batch.length)
       if batch.position - end > Self.gapBytes || extended - start > Self.rangeBytes { break }
       end = extended
@@ -83,24 +138,29 @@ final class DiskReader: @unchecked Sendable {
   }
 
   private func readRange(
-    _ request: Request, _ range: Range<Int>, into batches: inout [LogBatch]
-  ) throws(LogError) {
-    let segment = request.segments[range.lowerBound]
-    let start = request.batches[range.lowerBound].position
-    let last = request.batches[range.upperBound - 1]
+    _ locations: ArraySlice<PartitionIndex.Location>, _ segment: Segment, _ request: Request,
+    into batches: inout [LogBatch]
+  ) throws(SegmentIndexes.Fault) {
+    let start = locations.first!.position
+    let last = locations.last!
     let count = Int(last.position - start) + last.length
     let file = try file(segment)
     let block = ByteStorage(capacity: count)
     let target = UnsafeMutableRawBufferPointer(start: block.base, count: count)
-    guard try file.read(into: target, at: start - segment) == count else {
-      throw LogError(
-        .corrupt,
-        "\(file.path): ends before byte \(start - segment + Int64(count)), which \(request.partition) needs; run grape log verify"
-      )
-    }
-    for location in request.batches[range] {
-      let slice = ByteSlice(storage: block, offset: Int(location.position - start), count: location.length)
-      batches.append(try check(slice, location, request.partition, file, location.position - segment))
+    do throws(LogError) {
+      guard try file.read(into: target, at: start - segment.base) == count else {
+        throw LogError(
+          .corrupt,
+          "\(file.path): ends before byte \(start - segment.base + Int64(count)), which \(request.partition) needs; "
+            + "run grape log verify")
+      }
+      for location in locations {
+        let slice = ByteSlice(storage: block, offset: Int(location.position - start), count: location.length)
+        let batch = try check(slice, location, request.partition, file, location.position - segment.base)
+        if batch.lastOffset >= request.offset { batches.append(batch) }
+      }
+    } catch {
+      throw .failed(error)
     }
   }
 
@@ -119,21 +179,22 @@ final class DiskReader: @unchecked Sendable {
     throw LogError(
       .corrupt,
       "\(file.path): the record batch at byte \(place), \(partition) from offset \(location.baseOffset), is damaged; "
-        + "run grape log verify, and restore the file from a backup")
+        + "run grape log verify to see what else is; restore the file from a backup, or give up what is lost with "
+        + "grape log repair")
   }
 
-  private func file(_ segment: Int64) throws(LogError) -> any SegmentFile {
-    if let file = files[segment] {
-      if uses.last != segment {
-        uses.removeAll { $0 == segment }
-        uses.append(segment)
+  private func file(_ segment: Segment) throws(SegmentIndexes.Fault) -> any SegmentFile {
+    if let file = files[segment.key] {
+      if uses.last != segment.key {
+        uses.removeAll { $0 == segment.key }
+        uses.append(segment.key)
       }
       return file
     }
     if files.count >= openLimit { files.removeValue(forKey: uses.removeFirst())?.close() }
-    let file = try storage.open(SegmentHeader.fileName(base: segment), writable: false)
-    files[segment] = file
-    uses.append(segment)
+    let file = try indexes.open(segment)
+    files[segment.key] = file
+    uses.append(segment.key)
     return file
   }
 }

@@ -1,11 +1,11 @@
 import GrapeLog
 import GrapeWire
 
-/// Opens a log's files: checks every group, cuts a torn end, rebuilds what readers see.
+/// Opens a log's files: reads the groups behind the last checkpoint, cuts a torn end, rebuilds what readers see.
 ///
 /// What is damaged is either the torn end of a write that was never acknowledged as on the disk, which is cut, or a loss, which
 /// is an error. A loss shows by groups behind it that say it had been on the disk: those of a later segment, and those
-/// whose `durable` field covers it.
+/// whose `durable` field covers it. Damage before the checkpoint shows when it is read.
 struct Recovery {
   /// What the writer starts from.
   struct Opened {
@@ -14,8 +14,7 @@ struct Recovery {
     var identity: LogIdentity
     var state: PublishedState
     var sequence: UInt64
-    /// Base of every segment, in order.
-    var bases: [Int64]
+    var table: SegmentTable
     var report: RecoveryReport
   }
 
@@ -23,6 +22,7 @@ struct Recovery {
   private let options: CommitLogOptions
   private let clock: LogClock
   private var rebuilder = StateRebuilder()
+  private var table = SegmentTable()
   private var report = RecoveryReport()
   private var tail = UnsettledTail()
 
@@ -34,70 +34,110 @@ struct Recovery {
 
   mutating func run(newIdentity: () -> LogIdentity) throws(LogError) -> Opened {
     let began = clock.monotonicNanoseconds()
-    let names = try storage.list()
-    if names.contains(SegmentPreparer.draftName) { try storage.remove(SegmentPreparer.draftName) }
-    let bases = names.compactMap(SegmentHeader.base(ofFile:)).sorted()
-    var opened = try bases.isEmpty ? create(newIdentity()) : recover(bases)
+    var names = try storage.list()
+    for name in names where name.hasSuffix(".tmp") { try storage.remove(name) }
+    names.removeAll { $0.hasSuffix(".tmp") }
+    let catalog = try SegmentCatalog(storage, names: names)
+    for base in catalog.leftovers { try remove(base, names) }
+    var opened =
+      try catalog.segments.isEmpty ? create(newIdentity()) : recover(catalog, names)
     report.milliseconds = (clock.monotonicNanoseconds() - began) / 1_000_000
     opened.report = report
     return opened
   }
 
-  private func create(_ identity: LogIdentity) throws(LogError) -> Opened {
+  private func remove(_ base: Int64, _ names: [String]) throws(LogError) {
+    for name in [
+      SegmentHeader.fileName(base: base), IndexFile.fileName(base: base), Checkpoint.fileName(base: base),
+    ] where names.contains(name) { try storage.remove(name) }
+  }
+
+  private mutating func create(_ identity: LogIdentity) throws(LogError) -> Opened {
     let preparer = SegmentPreparer(storage: storage, clock: clock, identity: identity)
     let first = try preparer.take(base: 0, capacity: Int64(options.segmentBytes))
-    return opened(first, end: Int64(SegmentHeader.reservedBytes), preparer, identity, [0])
+    return opened(first, end: Int64(SegmentHeader.reservedBytes), preparer)
   }
 
-  private func opened(
-    _ active: SegmentPreparer.Prepared, end: Int64, _ preparer: SegmentPreparer, _ identity: LogIdentity,
-    _ bases: [Int64]
+  private mutating func opened(
+    _ active: SegmentPreparer.Prepared, end: Int64, _ preparer: SegmentPreparer
   ) -> Opened {
-    Opened(
+    table.append(Segment(active.header, lastSequence: nil))
+    table.raiseFloor(to: active.base)
+    return Opened(
       segments: SegmentWriter(
         active: active, end: end, storage: storage, preparer: preparer, segmentBytes: options.segmentBytes),
-      preparer: preparer, identity: identity, state: rebuilder.state, sequence: rebuilder.sequence, bases: bases,
-      report: report)
+      preparer: preparer, identity: active.header.identity, state: rebuilder.state, sequence: rebuilder.sequence,
+      table: table, report: report)
   }
 
-  private mutating func recover(_ bases: [Int64]) throws(LogError) -> Opened {
-    let lastUsed = try lastUsedSegment(bases)
-    var identity: LogIdentity?
-    var expected: Int64 = 0
-    var place = 0
-    while true {
-      let name = SegmentHeader.fileName(base: bases[place])
-      let file = try storage.open(name, writable: place >= lastUsed)
-      let scanner = try SegmentScanner(file: file, base: bases[place])
-      try scanner.header.check(follows: expected, of: identity, path: file.path)
-      identity = scanner.header.identity
-      expected = scanner.header.base + scanner.header.capacity
-      let fault = try scan(scanner)
-      report.segments += 1
-      if place < lastUsed {
-        if let fault { throw lost(scanner, fault) }
-        file.close()
-        place += 1
-        continue
-      }
-      let end = scanner.offset
-      try removeUnused(bases[(place + 1)...])
-      if let fault { try cut(scanner, fault) }
-      try file.preallocate(to: scanner.header.capacity)
-      try settle(file, end: end)
-      let active = SegmentPreparer.Prepared(
-        name: name, file: file, base: bases[place], capacity: scanner.header.capacity)
-      let preparer = SegmentPreparer(storage: storage, clock: clock, identity: scanner.header.identity)
-      return opened(active, end: end, preparer, scanner.header.identity, Array(bases[...place]))
+  private mutating func recover(_ catalog: SegmentCatalog, _ names: [String]) throws(LogError) -> Opened {
+    let segments = catalog.segments
+    let lastUsed = try lastUsedSegment(segments)
+    let first = try resume(catalog, upTo: lastUsed, names)
+    for place in 0..<first {
+      table.append(Segment(segments[place], lastSequence: catalog.lastSequence(place)))
     }
+    for place in first..<lastUsed { try readSealed(segments[place], names) }
+    let last = segments[lastUsed]
+    if last.cleaned != nil { try readSealed(last, names) }
+    try keepCheckpoint(before: last.cleaned == nil ? last.base : last.upperBound, last.identity, names)
+    if last.cleaned != nil {
+      try removeUnused(segments[(lastUsed + 1)...], names)
+      let preparer = SegmentPreparer(storage: storage, clock: clock, identity: last.identity)
+      let active = try preparer.take(base: last.upperBound, capacity: Int64(options.segmentBytes))
+      return opened(active, end: Int64(SegmentHeader.reservedBytes), preparer)
+    }
+    return try readLast(last, unused: segments[(lastUsed + 1)...], names)
   }
 
-  /// The last segment that begins with a whole group; the first if there is none.
-  private func lastUsedSegment(_ bases: [Int64]) throws(LogError) -> Int {
-    for place in bases.indices.reversed() {
-      let file = try storage.open(SegmentHeader.fileName(base: bases[place]), writable: false)
+  /// Reads a segment with others behind it: all of it must be sound.
+  private mutating func readSealed(_ header: SegmentHeader, _ names: [String]) throws(LogError) {
+    let file = try storage.open(SegmentHeader.fileName(base: header.base), writable: false)
+    defer { file.close() }
+    let scanner = try SegmentScanner(file: file, base: header.base)
+    if let fault = try scan(scanner) { throw lost(scanner, fault) }
+    let segment = Segment(header, lastSequence: rebuilder.sequence)
+    table.append(segment)
+    let touched = rebuilder.takeTouched()
+    try keepIndex(segment, touched, names)
+    rebuilder.drop(touched, before: header.upperBound)
+  }
+
+  private mutating func readLast(
+    _ header: SegmentHeader, unused: ArraySlice<SegmentHeader>, _ names: [String]
+  ) throws(LogError) -> Opened {
+    let file = try storage.open(SegmentHeader.fileName(base: header.base), writable: true)
+    let scanner = try SegmentScanner(file: file, base: header.base)
+    let fault = try scan(scanner)
+    let end = scanner.offset
+    try removeUnused(unused, names)
+    if let fault { try cut(scanner, fault) }
+    try file.preallocate(to: header.capacity)
+    try settle(file, end: end)
+    let preparer = SegmentPreparer(storage: storage, clock: clock, identity: header.identity)
+    return opened(SegmentPreparer.Prepared(file: file, header: header), end: end, preparer)
+  }
+
+  /// Starts from the newest sound checkpoint; returns the place of the first segment to read.
+  private mutating func resume(
+    _ catalog: SegmentCatalog, upTo last: Int, _ names: [String]
+  ) throws(LogError) -> Int {
+    for place in (0...last).reversed() {
+      guard let resumed = try storage.checkpoint(catalog, place, names) else { continue }
+      rebuilder = resumed
+      report.checkpoint = catalog.segments[place].base
+      return place
+    }
+    return 0
+  }
+
+  /// The last segment that begins with a whole group; the first if there is none. A cleaned one always counts.
+  private func lastUsedSegment(_ segments: [SegmentHeader]) throws(LogError) -> Int {
+    for place in segments.indices.reversed() {
+      if segments[place].cleaned != nil { return place }
+      let file = try storage.open(SegmentHeader.fileName(base: segments[place].base), writable: false)
       defer { file.close() }
-      let scanner = try SegmentScanner(file: file, base: bases[place])
+      let scanner = try SegmentScanner(file: file, base: segments[place].base)
       if case .group = try scanner.next() { return place }
     }
     return 0
@@ -106,15 +146,19 @@ struct Recovery {
   /// Applies the segment's groups; returns what is wrong with the bytes behind the last, nil if they are zeros.
   private mutating func scan(_ scanner: SegmentScanner) throws(LogError) -> String? {
     tail = UnsettledTail()
+    try rebuilder.enter(scanner.header, path: scanner.file.path)
+    report.segments += 1
     while true {
       switch try scanner.next() {
       case .group(let header, let bytes, let offset):
-        try rebuilder.apply(header, bytes, path: scanner.file.path, offset: offset)
+        try rebuilder.apply(header, bytes, of: scanner.header, path: scanner.file.path, offset: offset)
         tail.add(header, offset: offset)
         report.groups += 1
         report.batches = rebuilder.batches
         report.bytes += Int64(aligned(header.length))
-      case .end: return nil
+      case .end:
+        rebuilder.leave(scanner.header)
+        return nil
       case .bad(let reason): return reason
       }
     }
@@ -124,20 +168,48 @@ struct Recovery {
     LogError(
       .corrupt,
       "\(scanner.file.path): damaged at byte \(scanner.offset) (\(reason)), where data was that had reached the disk; run "
-        + "grape log verify, and restore the file from a backup")
+        + "grape log verify to see what it concerns; restore the file from a backup, or give up what is lost with grape log repair")
   }
 
-  /// Segments behind the end hold no group that counts. What else they hold is kept aside.
-  private mutating func removeUnused(_ bases: ArraySlice<Int64>) throws(LogError) {
-    for base in bases {
-      let name = SegmentHeader.fileName(base: base)
-      let file = try storage.open(name, writable: true)
+  // MARK: What makes the next start quick
+
+  private func keepIndex(
+    _ segment: Segment, _ touched: [(topic: TopicID, partition: Int32)], _ names: [String]
+  ) throws(LogError) {
+    let name = IndexFile.fileName(base: segment.base)
+    if names.contains(name) {
+      let file = try storage.open(name, writable: false)
       defer { file.close() }
-      let scanner = try SegmentScanner(file: file, base: base)
-      if case .bad(let reason) = try scanner.next() { try cut(scanner, reason) }
-      try storage.remove(name)
+      if try IndexFile(file, of: segment) != nil { return }
     }
-    if !bases.isEmpty { try storage.synchronizeDirectory() }
+    var parts = IndexFile.parts(of: rebuilder.state.snapshot(sequence: rebuilder.sequence))
+    let pages = touched.map { rebuilder.state.pages($0.topic, $0.partition, segment: segment.base) }
+    IndexFile.fill(&parts, zip(touched, pages))
+    try storage.write(IndexFile.encode(parts, of: segment), to: name + ".tmp")
+    try storage.replace(name, with: name + ".tmp")
+  }
+
+  private func keepCheckpoint(before base: Int64, _ identity: LogIdentity, _ names: [String]) throws(LogError) {
+    let name = Checkpoint.fileName(base: base)
+    if base == 0 || report.checkpoint == base { return }
+    let snapshot = rebuilder.state.snapshot(sequence: rebuilder.sequence)
+    try storage.write(Checkpoint.encode(snapshot, base: base, identity: identity), to: name + ".tmp")
+    try storage.replace(name, with: name + ".tmp")
+  }
+
+  // MARK: The torn end
+
+  /// Segments behind the end hold no group that counts. What else they hold is kept aside.
+  private mutating func removeUnused(_ segments: ArraySlice<SegmentHeader>, _ names: [String]) throws(LogError) {
+    for header in segments {
+      let file = try storage.open(SegmentHeader.fileName(base: header.base), writable: true)
+      defer { file.close() }
+      let scanner = try SegmentScanner(file: file, base: header.base)
+      if case .bad(let reason) = try scanner.next() { try cut(scanner, reason) }
+      try remove(header.base, names)
+    }
+    // Also for the segments that stay: the last start may have ended between naming a file and making the name durable.
+    try storage.synchronizeDirectory()
   }
 
   /// Copies what stands behind the last whole group into a file of its own, then cuts it off, so that nothing of it

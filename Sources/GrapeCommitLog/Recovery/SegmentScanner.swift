@@ -26,13 +26,10 @@ final class SegmentScanner {
 
   init(file: any SegmentFile, base: Int64) throws(LogError) {
     let size = try file.size()
-    let storage = ByteStorage(capacity: SegmentHeader.byteCount)
-    let bytes = UnsafeMutableRawBufferPointer(start: storage.base, count: SegmentHeader.byteCount)
-    let count = try file.read(into: bytes, at: 0)
-    let header = try SegmentHeader(UnsafeRawBufferPointer(rebasing: bytes[..<count]), path: file.path, base: base)
+    let header = try SegmentHeader.read(file, base: base)
     self.file = file
     self.header = header
-    self.size = size
+    self.size = header.cleaned.map { min($0.end, size) } ?? size
     offset = Int64(SegmentHeader.reservedBytes)
     window = ByteStorage(capacity: Self.windowBytes)
     windowStart = 0
@@ -43,18 +40,25 @@ final class SegmentScanner {
   func seek(to place: Int64) throws(LogError) {
     offset = place
     windowCount = 0
-    size = try file.size()
+    let now = try file.size()
+    size = header.cleaned.map { min($0.end, now) } ?? now
   }
 
   /// The group at `offset`; steps over it if it is one.
   func next() throws(LogError) -> Step {
     let left = size - offset
-    if left < Int64(GroupHeader.byteCount) {
+    if let cleaned = header.cleaned {
+      if offset == cleaned.end { return .end }
+      if left < Int64(GroupHeader.byteCount) {
+        return .bad("the file has \(size) bytes where it should have \(cleaned.end)")
+      }
+    } else if left < Int64(GroupHeader.byteCount) {
       return try isZero(from: offset) ? .end : .bad("\(left) bytes are no group")
     }
     let start = try bytes(at: offset, count: GroupHeader.byteCount)
     guard let group = GroupHeader(start) else {
-      return try isZero(from: offset) ? .end : .bad("no group header where one was expected")
+      if header.cleaned == nil, try isZero(from: offset) { return .end }
+      return .bad("no group header where one was expected")
     }
     if let fault = fault(of: group, at: offset) { return .bad(fault) }
     let whole = try bytes(at: offset, count: group.length)

@@ -9,18 +9,52 @@ struct StateRebuilder {
   private(set) var batches: UInt64 = 0
   private var fired: [@Sendable () -> Void] = []
 
-  /// Applies a group that checked out. Errors name the file and the place.
+  init() {}
+
+  /// Goes on from a checkpoint; nil if that contradicts itself.
+  init?(_ snapshot: StateSnapshot) {
+    guard let state = PublishedState(snapshot) else { return nil }
+    self.state = state
+    sequence = snapshot.sequence
+  }
+
+  /// Begins a segment: its first group must follow the last one applied. Errors: `corrupt`.
+  func enter(_ segment: SegmentHeader, path: String) throws(LogError) {
+    guard let first = segment.cleaned?.sequences.lowerBound, first != sequence + 1 else { return }
+    throw LogError(
+      .corrupt,
+      "\(path): the segment begins with sequence \(first) where \(sequence + 1) was expected: groups are missing; "
+        + "restore the log's files from a backup")
+  }
+
+  /// Ends a segment: a cleaned one may have lost its last groups.
+  mutating func leave(_ segment: SegmentHeader) {
+    if let cleaned = segment.cleaned { sequence = cleaned.sequences.upperBound }
+  }
+
+  /// Forgets where batches of segments before `segment` are.
+  mutating func drop(_ partitions: [(topic: TopicID, partition: Int32)], before segment: Int64) {
+    state.drop(partitions, before: segment)
+  }
+
+  /// Partitions that have batches since the last call.
+  mutating func takeTouched() -> [(topic: TopicID, partition: Int32)] { state.takeTouched() }
+
+  /// Applies a group of `segment` that checked out. Errors name the file and the place.
   mutating func apply(
-    _ header: GroupHeader, _ bytes: UnsafeRawBufferPointer, path: String, offset: Int64
+    _ header: GroupHeader, _ bytes: UnsafeRawBufferPointer, of segment: SegmentHeader, path: String, offset: Int64
   ) throws(LogError) {
-    guard header.sequence == sequence + 1 else {
+    let fits =
+      segment.cleaned.map { header.sequence > sequence && $0.sequences.contains(header.sequence) }
+      ?? (header.sequence == sequence + 1)
+    guard fits else {
       throw LogError(
         .corrupt,
         "\(path): the group at byte \(offset) has sequence \(header.sequence) where \(sequence + 1) was expected: "
           + "groups are missing; restore the log's files from a backup")
     }
     do throws(Fault) {
-      try applyEntries(header, bytes)
+      try applyEntries(header, bytes, segment)
     } catch {
       switch error {
       case .unknown(let kind):
@@ -40,14 +74,16 @@ struct StateRebuilder {
     case damaged(String)
   }
 
-  private mutating func applyEntries(_ header: GroupHeader, _ bytes: UnsafeRawBufferPointer) throws(Fault) {
+  private mutating func applyEntries(
+    _ header: GroupHeader, _ bytes: UnsafeRawBufferPointer, _ segment: SegmentHeader
+  ) throws(Fault) {
     var decoder = EntryDecoder(group: bytes)
     var count = 0
     while let entry = try next(&decoder) {
       count += 1
       let change = try change(entry, header, bytes)
       do {
-        try state.apply(change, fired: &fired)
+        try state.apply(change, segment: segment.base, sparse: segment.cleaned != nil, fired: &fired)
       } catch {
         throw Fault.damaged(error.reason)
       }
@@ -90,6 +126,19 @@ struct StateRebuilder {
     case .topicDeleted(let id):
       let name = state.topics.indices.contains(Int(id)) ? state.topics[Int(id)]?.name : nil
       return .topicDeleted(id, name: name ?? "")
+    case .topicAltered(let id, let name, let configuration):
+      do {
+        try configuration.check(name: name)
+      } catch {
+        throw Fault.damaged(error.message)
+      }
+      return .topicAltered(id, configuration)
+    case .trimmed(let topic, let partition, let start):
+      return .trimmed(topic: topic, partition: partition, start: start)
+    case .partitionState(let topic, let partition, let state):
+      return .partitionState(topic: topic, partition: partition, state)
+    case .topicIDs(let next): return .topicIDs(next: next)
+    case .groupDeleted(let group): return .groupDeleted(group)
     case .unknown(let kind, _): throw Fault.unknown(kind)
     }
   }

@@ -19,13 +19,14 @@ enum SystemCall {
   static func failure(_ name: StaticString, _ path: String, _ code: Int32) -> LogError {
     let advice =
       switch code {
-      case ENOSPC, EDQUOT: "; free some space and start again"
+      case ENOSPC, EDQUOT: "; free some space"
       case EROFS: "; the file system is read-only"
       case EACCES, EPERM: "; check the owner and the permissions"
       case EMFILE, ENFILE: "; raise the limit of open files"
       default: ""
       }
-    return LogError(.failed, "\(name) \(path): \(describe(code))\(advice)")
+    let kind = code == ENOSPC || code == EDQUOT ? LogError.Code.noSpace : .failed
+    return LogError(kind, "\(name) \(path): \(describe(code))\(advice)")
   }
 
   static func describe(_ code: Int32) -> String { String(cString: strerror(code)) }

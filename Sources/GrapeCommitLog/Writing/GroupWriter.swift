@@ -7,8 +7,8 @@ final class GroupWriter {
   /// A group on its way: what has to happen when it has reached its durability.
   struct Group {
     var position: Int64 = 0
-    /// Base of its segment.
-    var segment: Int64 = 0
+    /// Its segment; nil before the first group.
+    var segment: SegmentHeader?
     var storage: ByteStorage?
     var offset = 0
     /// Bytes with padding; 0 if there was nothing to write.
@@ -53,7 +53,7 @@ final class GroupWriter {
     }
     let (storage, offset) = buffers.reserve(most)
     group.position = segments.position
-    group.segment = segments.active.base
+    group.segment = segments.active.header
     group.storage = storage
     group.offset = offset
     let memory = UnsafeMutableRawBufferPointer(start: storage.base + offset, count: most)
@@ -117,12 +117,35 @@ final class GroupWriter {
         encoder.topicCreated(topic.id, name: name, configuration)
         group.changes.append(.topicCreated(topic.id, name: name, configuration))
       }
+    case .alterTopic(let name, let configuration, _):
+      if let topic = try catalog.alter(name, configuration) {
+        encoder.topicAltered(topic.id, name: name, configuration)
+        group.changes.append(.topicAltered(topic.id, configuration))
+      }
+    case .trim(let trims, _): try encode(trims, &encoder, &group)
+    case .deleteGroup(let name, _):
+      encoder.groupDeleted(name)
+      group.changes.append(.groupDeleted(name))
     case .deleteTopic(let name, _):
       let id = try catalog.delete(name)
       encoder.topicDeleted(id)
       group.changes.append(.topicDeleted(id, name: name))
     }
     return .done
+  }
+
+  private func encode(
+    _ trims: [Operation.Trim], _ encoder: inout EntryEncoder, _ group: inout Group
+  ) throws(LogError) {
+    for trim in trims {
+      let end = try catalog.find(trim.partition).next[Int(trim.partition.partition)]
+      try PartitionBounds(start: 0, end: end).checkTrim(to: trim.start, of: trim.partition)
+    }
+    for trim in trims {
+      let topic = try catalog.find(trim.partition)
+      encoder.trimmed(topic: topic.id, partition: trim.partition.partition, start: trim.start)
+      group.changes.append(.trimmed(topic: topic.id, partition: trim.partition.partition, start: trim.start))
+    }
   }
 
   private func encode(

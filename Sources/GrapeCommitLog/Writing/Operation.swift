@@ -6,7 +6,17 @@ struct Operation: Sendable {
   enum Body: Sendable {
     case commit(Transaction, @Sendable (Result<CommitReceipt, LogError>) -> Void)
     case createTopic(String, TopicConfiguration, @Sendable (Result<Void, LogError>) -> Void)
+    case alterTopic(String, TopicConfiguration, @Sendable (Result<Void, LogError>) -> Void)
     case deleteTopic(String, @Sendable (Result<Void, LogError>) -> Void)
+    case trim([Trim], @Sendable (Result<Void, LogError>) -> Void)
+    case deleteGroup(String, @Sendable (Result<Void, LogError>) -> Void)
+  }
+
+  /// Records of a partition that are given up.
+  struct Trim: Sendable {
+    var partition: TopicPartition
+    /// First offset that stays.
+    var start: Int64
   }
 
   let body: Body
@@ -21,8 +31,10 @@ struct Operation: Sendable {
       for append in transaction.appends { bytes += EntryEncoder.appendBytes(batch: append.batch.count) }
       for commit in transaction.offsets { bytes += EntryEncoder.offsetBytes(commit) }
       self.bytes = bytes
-    case .createTopic(let name, _, _): bytes = EntryEncoder.topicBytes(name: name)
+    case .createTopic(let name, _, _), .alterTopic(let name, _, _): bytes = EntryEncoder.topicBytes(name: name)
     case .deleteTopic: bytes = EntryEncoder.topicDeletedBytes
+    case .trim(let trims, _): bytes = trims.count * EntryEncoder.trimmedBytes
+    case .deleteGroup(let name, _): bytes = EntryEncoder.groupBytes(name)
     }
   }
 
@@ -34,8 +46,20 @@ struct Operation: Sendable {
   func fail(_ error: LogError) {
     switch body {
     case .commit(_, let completion): completion(.failure(error))
-    case .createTopic(_, _, let completion): completion(.failure(error))
-    case .deleteTopic(_, let completion): completion(.failure(error))
+    case .createTopic(_, _, let completion), .alterTopic(_, _, let completion), .deleteTopic(_, let completion),
+      .trim(_, let completion), .deleteGroup(_, let completion):
+      completion(.failure(error))
+    }
+  }
+
+  /// Answers that it is done; a commit with its receipt.
+  func succeed(_ durability: Durability, _ baseOffsets: [Int64]) {
+    switch body {
+    case .commit(_, let completion):
+      completion(.success(CommitReceipt(durability: durability, baseOffsets: baseOffsets)))
+    case .createTopic(_, _, let completion), .alterTopic(_, _, let completion), .deleteTopic(_, let completion),
+      .trim(_, let completion), .deleteGroup(_, let completion):
+      completion(.success(()))
     }
   }
 }

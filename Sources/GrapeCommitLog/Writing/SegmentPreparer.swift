@@ -5,10 +5,12 @@ import Synchronization
 final class SegmentPreparer: Sendable {
   /// A segment file that is ready to take groups.
   struct Prepared: Sendable {
-    let name: String
     let file: any SegmentFile
-    let base: Int64
-    let capacity: Int64
+    let header: SegmentHeader
+
+    var name: String { SegmentHeader.fileName(base: header.base) }
+    var base: Int64 { header.base }
+    var capacity: Int64 { header.capacity }
   }
 
   /// A file under construction has this name; it means nothing after a crash.
@@ -94,25 +96,20 @@ final class SegmentPreparer: Sendable {
     let draft = try storage.create(Self.draftName)
     do {
       try draft.preallocate(to: capacity)
-      try writeHeader(
-        SegmentHeader(identity: identity, base: base, capacity: capacity, created: clock.wallMilliseconds()), to: draft)
+      let header = SegmentHeader(
+        identity: identity, base: base, capacity: capacity, created: clock.wallMilliseconds())
+      try header.write(to: draft)
       try draft.synchronize()
       draft.close()
       let name = SegmentHeader.fileName(base: base)
       try storage.rename(Self.draftName, to: name)
       try storage.synchronizeDirectory()
-      return Prepared(
-        name: name, file: try storage.open(name, writable: true), base: base, capacity: capacity)
+      return Prepared(file: try storage.open(name, writable: true), header: header)
     } catch {
       draft.close()
+      // Its blocks may be the last ones; if it cannot be removed now, the next attempt or start does it.
+      try? storage.remove(Self.draftName)
       throw error
-    }
-  }
-
-  private func writeHeader(_ header: SegmentHeader, to file: any SegmentFile) throws(LogError) {
-    try withUnsafeTemporaryAllocation(byteCount: SegmentHeader.byteCount, alignment: 8) { bytes throws(LogError) in
-      header.encode(into: bytes)
-      try file.write(UnsafeRawBufferPointer(bytes), at: 0)
     }
   }
 }

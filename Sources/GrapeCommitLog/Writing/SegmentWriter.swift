@@ -50,12 +50,17 @@ struct SegmentWriter {
   /// Makes sure that a group of `count` bytes fits; true if it goes into a new segment.
   ///
   /// What the full segment holds is durable before the new one takes anything: groups beyond a segment prove that it
-  /// was whole.
+  /// was whole. Errors: `noSpace` if there is no room for a new segment, in which case nothing has changed.
   mutating func makeRoom(for count: Int) throws(LogError) -> Bool {
     if end + Int64(count) <= active.capacity { return false }
     let needed = max(segmentBytes, Int64(SegmentHeader.reservedBytes + count))
     let fresh = try preparer.take(base: next.base, capacity: needed)
-    try seal()
+    do {
+      try seal()
+    } catch {
+      // Not an answer to the question whether there is room: a failed synchronisation ends the writing.
+      throw LogError(.failed, error.message)
+    }
     active = fresh
     end = Int64(SegmentHeader.reservedBytes)
     settled = end

@@ -5,7 +5,7 @@ struct WriterCatalog {
   final class Topic {
     let id: TopicID
     let name: String
-    let configuration: TopicConfiguration
+    var configuration: TopicConfiguration
     /// Next offset per partition.
     var next: [Int64]
 
@@ -58,6 +58,15 @@ struct WriterCatalog {
       next: [Int64](repeating: 0, count: Int(configuration.partitions)))
     nextID += 1
     topics[name] = topic
+    return topic
+  }
+
+  /// The changed topic; nil if it was like that already.
+  mutating func alter(_ name: String, _ configuration: TopicConfiguration) throws(LogError) -> Topic? {
+    guard let topic = topics[name] else { throw .noTopic(name) }
+    try topic.configuration.checkChange(to: configuration, of: name)
+    if topic.configuration == configuration { return nil }
+    topic.configuration = configuration
     return topic
   }
 
