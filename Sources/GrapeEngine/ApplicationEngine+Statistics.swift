@@ -101,7 +101,7 @@ extension ApplicationEngine {
   private var oldestMilliseconds: Int64 {
     let now = grape_realtime_ms()
     return lanes.compactMap { lane -> Int64? in
-      guard lane.lag > 0, let batch = lane.batch(holding: lane.processed) else { return nil }
+      guard lane.lag > 0, let batch = lane.firstBatch else { return nil }
       return max(0, now - batch.maxTimestamp)
     }.max() ?? 0
   }

@@ -368,7 +368,8 @@ final class ClientSession {
       completion: services.reactor.completion { [self] result in
         switch result {
         case .success(let read) where read.batches.isEmpty && wait > 0:
-          waitForMore(id, place, offset, maxBytes, wait)
+          // Nothing is there up to the end, whatever compaction has taken before it.
+          waitForMore(id, place, max(offset, read.bounds.end), maxBytes, wait)
         case .success(let read): fetched(id, read, offset)
         case .failure(let error): fail(id, StatusError(error))
         }
@@ -394,7 +395,7 @@ final class ClientSession {
     connection.send(.fetched, id: id, slices: read.batches.map(\.bytes)) { writer in
       writer.i64(read.bounds.start)
       writer.i64(read.bounds.end)
-      writer.i64(read.batches.last.map { $0.lastOffset + 1 } ?? offset)
+      writer.i64(read.batches.last.map { $0.lastOffset + 1 } ?? max(offset, read.bounds.end))
     }
   }
 
