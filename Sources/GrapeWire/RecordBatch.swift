@@ -4,6 +4,9 @@
 public enum RecordBatch {
   /// Bytes before the records.
   public static let headerSize = 61
+  /// Timestamps that records may have, milliseconds since 1970 UTC: so wide that they are of use to nobody, and so
+  /// narrow that the difference of any two can be computed.
+  public static let timestamps = -(Int64(1) << 61)...(Int64(1) << 61)
   /// Where fields stand, in bytes from the batch's beginning.
   enum Field {
     static let baseOffset = 0
