@@ -258,7 +258,8 @@ struct LaneStateMachine {
       }
       suspectEnd = integer(1, Int64.self)
       headOffset = integer(9, Int64.self)
-      headFailures = integer(17, UInt32.self)
+      // Whatever was noted, there is room to count on.
+      headFailures = min(integer(17, UInt32.self), 1 << 24)
     }
   }
 }
