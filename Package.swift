@@ -113,6 +113,16 @@ let package = Package(
   swiftLanguageModes: [.v6]
 )
 
+// What is tried on every decoder: tests that replay what has been found; with GRAPE_FUZZ set a program for libFuzzer,
+// which scripts/fuzz.sh builds.
+let fuzzed: [Target.Dependency] = [
+  "Grape", "GrapeNode", "GrapeEngine", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeCore", "GrapeWire",
+]
+package.targets.append(
+  Context.environment["GRAPE_FUZZ"] == nil
+    ? .testTarget(name: "GrapeFuzzTests", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["Driver", "Corpus"])
+    : .executableTarget(name: "GrapeFuzz", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["Replay", "Corpus"]))
+
 // One set of settings for every Swift target.
 for target in package.targets where target.type != .system && !target.name.hasPrefix("CGrape") {
   target.swiftSettings = [

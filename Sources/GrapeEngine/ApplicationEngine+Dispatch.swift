@@ -61,7 +61,8 @@ extension ApplicationEngine {
   /// Gives the lane's next events to its worker, if both are ready.
   func deliver(_ index: Int) {
     guard !readySessions.isEmpty,
-      let plan = lanes[index].planDelivery(now: reactor.now, batchBytes: profile.batchBytes)
+      let plan = lanes[index].planDelivery(
+        now: reactor.now, batchBytes: profile.batchBytes, unpackedLimit: environment.batchLimit)
     else { return }
     if lanes[index].failuresOfHead >= UInt32(profile.retry.attempts) { return giveUpHead(index) }
     let lane = lanes[index]

@@ -26,9 +26,14 @@ extension ApplicationEngine {
     return offset < (lane.delivery?.end ?? lane.processed)
   }
 
+  /// Older events count as so old: a year, milliseconds.
+  private static let longestLatency: Int64 = 366 * 86_400_000
+
   /// A result was committed.
   func record(_ result: WorkerResult, delivery: LaneStateMachine.Delivery) {
-    let latency = (grape_realtime_ms() - delivery.timestamp) * 1000
+    // Timestamps are the sender's word: anything that a validated batch may hold.
+    let age = min(max(0, grape_realtime_ms() - delivery.timestamp), Self.longestLatency)
+    let latency = age * 1000
     for tally in result.tallies {
       statistics[tally.slot].processed += tally.succeeded
       statistics[tally.slot].failed += tally.failed
@@ -101,7 +106,7 @@ extension ApplicationEngine {
   private var oldestMilliseconds: Int64 {
     let now = grape_realtime_ms()
     return lanes.compactMap { lane -> Int64? in
-      guard lane.lag > 0, let batch = lane.batch(holding: lane.processed) else { return nil }
+      guard lane.lag > 0, let batch = lane.firstBatch else { return nil }
       return max(0, now - batch.maxTimestamp)
     }.max() ?? 0
   }

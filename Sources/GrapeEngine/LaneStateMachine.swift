@@ -44,8 +44,11 @@ struct LaneStateMachine {
   /// Not before this time (monotonic) is anything delivered: a retry waits.
   private(set) var blockedUntil: Int64 = 0
 
+  /// Batches read and not dealt with. Compaction may have taken offsets between them and records inside them.
   private var fetched: [LogBatch] = []
   private var fetchedBytes = 0
+  /// All below this offset was read: what is not in `fetched` is dealt with, or there is no such record.
+  private var readEnd: Int64
   private var isFetching = false
   /// Events below this offset were at a worker that died: they are delivered one by one, so that the one at fault stands alone.
   private var suspectEnd: Int64 = 0
@@ -59,6 +62,7 @@ struct LaneStateMachine {
     self.partition = partition
     processed = min(max(start?.offset ?? 0, bounds.start), bounds.end)
     committed = processed
+    readEnd = processed
     end = bounds.end
     if let metadata = start?.metadata { restore(metadata) }
   }
@@ -66,7 +70,6 @@ struct LaneStateMachine {
   /// Events not dealt with yet, as far as known.
   var lag: Int64 { max(0, end - processed) }
   var hasWork: Bool { delivery != nil || end > processed }
-  private var fetchedEnd: Int64 { fetched.last.map { $0.lastOffset + 1 } ?? processed }
 
   // MARK: Fetching
 
@@ -74,7 +77,7 @@ struct LaneStateMachine {
   mutating func planFetch(batchBytes: Int) -> Fetch? {
     guard !isFetching, fetchedBytes - (delivery?.bytes ?? 0) < batchBytes else { return nil }
     isFetching = true
-    return fetchedEnd < end ? .read(from: fetchedEnd) : .watch(after: fetchedEnd)
+    return readEnd < end ? .read(from: readEnd) : .watch(after: readEnd)
   }
 
   /// The watch fired: the partition has grown past `offset`.
@@ -87,33 +90,47 @@ struct LaneStateMachine {
   mutating func read(_ result: ReadResult, from offset: Int64) {
     isFetching = false
     end = max(end, result.bounds.end)
-    guard offset == fetchedEnd else { return }
-    for batch in result.batches where batch.lastOffset >= fetchedEnd {
+    guard offset == readEnd else { return }
+    for batch in result.batches where batch.lastOffset >= readEnd {
       fetched.append(batch)
       fetchedBytes += batch.bytes.count
+      readEnd = batch.lastOffset + 1
     }
+    // No record is left up to the end.
+    if result.batches.isEmpty { readEnd = max(readEnd, result.bounds.end) }
+    passGap()
   }
 
   /// The read failed: it will be planned anew.
   mutating func readFailed() { isFetching = false }
 
-  /// Retention has dropped what the lane stood at: it goes on at the first offset there is.
+  /// Retention has dropped what the lane was to read next: it goes on at the first offset there is.
   mutating func skip(to bounds: PartitionBounds) {
     isFetching = false
+    end = max(end, bounds.end)
+    readEnd = max(readEnd, bounds.start)
+    passGap()
+  }
+
+  /// Goes on behind offsets that no batch holds. What is known of an earlier head is forgotten.
+  private mutating func passGap() {
     guard delivery == nil else { return }
-    end = bounds.end
-    fetched.removeAll()
-    fetchedBytes = 0
-    processed = max(processed, bounds.start)
+    processed = max(processed, fetched.first?.baseOffset ?? readEnd)
+    guard headOffset < processed else { return }
+    headOffset = -1
+    headFailures = 0
+    blockedUntil = 0
   }
 
   // MARK: Delivering
 
   /// What to deliver now; nil: nothing is there, something is at a worker, or a retry waits.
-  func planDelivery(now: Int64, batchBytes: Int) -> Plan? {
-    guard delivery == nil, !awaitsAttemptCommit, now >= blockedUntil, let first = fetched.first,
-      first.baseOffset <= processed
-    else { return nil }
+  ///
+  /// - Parameter unpackedLimit: most bytes of records that a batch may have, compressed or not.
+  mutating func planDelivery(now: Int64, batchBytes: Int, unpackedLimit: Int = FrameHeader.defaultLimit) -> Plan? {
+    guard delivery == nil, !awaitsAttemptCommit, now >= blockedUntil else { return nil }
+    if processed < suspectEnd { passMissingRecords(unpackedLimit) }
+    guard let first = fetched.first else { return nil }
     let alone = processed < suspectEnd
     var count = 1
     var bytes = first.bytes.count
@@ -124,6 +141,35 @@ struct LaneStateMachine {
     return Plan(
       first: processed, end: alone ? processed + 1 : fetched[count - 1].lastOffset + 1,
       attempt: failuresOfHead + (alone ? 2 : 1), batches: fetched[0..<count], bytes: bytes)
+  }
+
+  /// Moves the head to a record that exists, so that what is delivered alone is an event and not a gap.
+  private mutating func passMissingRecords(_ limit: Int) {
+    while let batch = fetched.first {
+      guard let next = Self.firstRecord(of: batch, from: processed, limit: limit) else {
+        advance(to: batch.lastOffset + 1)
+        continue
+      }
+      return advance(to: next)
+    }
+  }
+
+  /// Offset of the first record at or behind `offset`; nil if the batch has none. A batch that cannot be read counts as
+  /// whole: its delivery says what is wrong with it.
+  private static func firstRecord(of batch: LogBatch, from offset: Int64, limit: Int) -> Int64? {
+    let from = max(offset, batch.baseOffset)
+    guard let header = try? RecordBatchHeader(batch.bytes.unsafeBytes),
+      header.recordCount <= header.lastOffsetDelta
+    else { return from }
+    var found: Int64?
+    do throws(WireError) {
+      try RecordBatch.forEachKey(batch.bytes, checkingCRC: false, limit: limit) { record in
+        if found == nil, record.offset >= from { found = record.offset }
+      }
+    } catch {
+      return from
+    }
+    return found
   }
 
   mutating func delivered(_ delivery: Delivery) { self.delivery = delivery }
@@ -170,22 +216,22 @@ struct LaneStateMachine {
   private mutating func advance(to offset: Int64) {
     processed = offset
     end = max(end, offset)
-    if headOffset < processed {
-      headOffset = -1
-      headFailures = 0
-      blockedUntil = 0
-    }
     var done = 0
     while done < fetched.count, fetched[done].lastOffset < processed {
       fetchedBytes -= fetched[done].bytes.count
       done += 1
     }
     if done > 0 { fetched.removeFirst(done) }
+    readEnd = max(readEnd, processed)
+    passGap()
   }
 
   mutating func committed(upTo offset: Int64) { committed = max(committed, offset) }
 
-  /// The fetched batch that holds `offset`.
+  /// The oldest batch not dealt with, if it is at hand.
+  var firstBatch: LogBatch? { fetched.first }
+
+  /// The fetched batch that covers `offset`.
   func batch(holding offset: Int64) -> LogBatch? {
     fetched.first { $0.baseOffset <= offset && offset <= $0.lastOffset }
   }
@@ -212,7 +258,8 @@ struct LaneStateMachine {
       }
       suspectEnd = integer(1, Int64.self)
       headOffset = integer(9, Int64.self)
-      headFailures = integer(17, UInt32.self)
+      // Whatever was noted, there is room to count on.
+      headFailures = min(integer(17, UInt32.self), 1 << 24)
     }
   }
 }

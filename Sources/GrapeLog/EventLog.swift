@@ -44,9 +44,10 @@ public protocol EventLog: AnyObject, Sendable {
   /// the receipt once the durability asked for is reached.
   func commit(_ transaction: Transaction, completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void)
 
-  /// Reads batches from `offset` on: as many as fit `maxBytes`, at least one if there is any. In a compacted topic
-  /// offsets are missing within and between batches. The result's `nextOffset` tells where to go on; an empty result
-  /// means that there is nothing before it. `offsetOutOfRange` below the start or beyond the end.
+  /// Reads batches from `offset` on: as many as fit `maxBytes`, at least one if there is any. Compaction may have taken
+  /// any record before the end, so the first may begin behind `offset`; an empty result means that there is no record from
+  /// `offset` up to the result's `bounds.end`. The result's `nextOffset` tells where to go on. `offsetOutOfRange` below
+  /// the start or beyond the end.
   func read(
     _ partition: TopicPartition, from offset: Int64, maxBytes: Int,
     completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void)
@@ -225,11 +226,12 @@ public struct CommitReceipt: Sendable {
   }
 }
 
-/// A record batch as the log holds it: base offset filled in.
+/// A record batch as the log holds it: base offset filled in. The offsets of its records ascend within
+/// `baseOffset ... lastOffset`, contiguous as appended, perhaps with gaps once compacted.
 public struct LogBatch: Sendable {
   public var bytes: ByteSlice
   public var baseOffset: Int64
-  /// Offset of the last record.
+  /// Last offset that the batch covers: that of its last record when it was appended.
   public var lastOffset: Int64
   /// Greatest timestamp among the records, milliseconds since 1970 UTC.
   public var maxTimestamp: Int64
@@ -242,7 +244,7 @@ public struct LogBatch: Sendable {
   }
 }
 
-/// Batches read, in order of offset. The first may begin before the offset asked for.
+/// Batches read, in order of offset, perhaps with gaps between them. The first may begin before the offset asked for.
 public struct ReadResult: Sendable {
   public var batches: [LogBatch]
   public var bounds: PartitionBounds

@@ -17,7 +17,8 @@ public struct Record {
 public struct RecordReader {
   private let base: UnsafeRawPointer
   private let end: Int
-  private var position = 0
+  /// Bytes read so far.
+  private(set) var position = 0
   /// Records not read yet, by the header's count.
   public private(set) var remaining: Int32
 

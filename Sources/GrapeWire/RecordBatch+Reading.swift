@@ -71,6 +71,9 @@ extension RecordBatch {
     guard header.baseOffset == 0 else {
       throw WireError(.malformed, "base offset \(header.baseOffset): 0 is expected, the log assigns offsets")
     }
+    guard timestamps.contains(header.baseTimestamp) else {
+      throw WireError(.malformed, "base timestamp \(header.baseTimestamp) is impossible")
+    }
     var reader = unpacked.reader()
     var expected: Int32 = 0
     var maxTimestamp = Int64.min
@@ -80,7 +83,9 @@ extension RecordBatch {
       }
       expected += 1
       let (timestamp, overflow) = header.baseTimestamp.addingReportingOverflow(record.timestampDelta)
-      guard !overflow else { throw WireError(.malformed, "record \(expected - 1) has an impossible timestamp") }
+      guard !overflow, timestamps.contains(timestamp) else {
+        throw WireError(.malformed, "record \(expected - 1) has an impossible timestamp")
+      }
       maxTimestamp = max(maxTimestamp, timestamp)
       try visit(record)
     }

@@ -4,6 +4,9 @@
 public enum RecordBatch {
   /// Bytes before the records.
   public static let headerSize = 61
+  /// Timestamps that records may have, milliseconds since 1970 UTC: so wide that they are of use to nobody, and so
+  /// narrow that the difference of any two can be computed.
+  public static let timestamps = -(Int64(1) << 61)...(Int64(1) << 61)
   /// Where fields stand, in bytes from the batch's beginning.
   enum Field {
     static let baseOffset = 0
@@ -65,6 +68,8 @@ public struct RecordBatchHeader: Sendable, Hashable {
   public var leaderEpoch: Int32
   public var crc: UInt32
   public var attributes: Int16
+  /// Offset of the last record when the batch was made, less the base offset. Compaction leaves it as it is, so
+  /// `recordCount` may be less than it plus one.
   public var lastOffsetDelta: Int32
   /// Milliseconds since 1970 UTC.
   public var baseTimestamp: Int64
@@ -75,8 +80,8 @@ public struct RecordBatchHeader: Sendable, Hashable {
   public var baseSequence: Int32
   public var recordCount: Int32
 
-  /// Reads the header of the batch at the beginning of `bytes`, which must hold the whole batch. Checks sizes, magic
-  /// and counts, not the CRC.
+  /// Reads the header of the batch at the beginning of `bytes`, which must hold the whole batch. Checks sizes, magic,
+  /// counts and offsets, not the CRC.
   public init(_ bytes: UnsafeRawBufferPointer) throws(WireError) {
     size = try RecordBatch.size(at: bytes)
     guard bytes.count >= size else {
@@ -102,6 +107,11 @@ public struct RecordBatchHeader: Sendable, Hashable {
       throw WireError(
         .malformed, "record count \(recordCount), last offset delta \(lastOffsetDelta): 0 or more is legal")
     }
+    // So that the offset behind the last can be computed anywhere.
+    guard baseOffset >= 0, baseOffset < Int64.max - Int64(lastOffsetDelta) else {
+      throw WireError(
+        .malformed, "base offset \(baseOffset) with last offset delta \(lastOffsetDelta): no such offsets are given")
+    }
   }
 
   /// Codec number, the low three bits of the attributes.
@@ -110,6 +120,8 @@ public struct RecordBatchHeader: Sendable, Hashable {
   public var isTransactional: Bool { attributes & 0x10 != 0 }
   /// Holds transaction markers rather than records.
   public var isControl: Bool { attributes & 0x20 != 0 }
-  /// Offset of the last record.
+  /// The log has set the timestamps: each record's is `maxTimestamp`.
+  public var hasLogTimestamp: Bool { attributes & 8 != 0 }
+  /// Last offset the batch covers. Its record, like any other, may have gone by compaction.
   public var lastOffset: Int64 { baseOffset + Int64(lastOffsetDelta) }
 }

@@ -18,7 +18,8 @@ public struct RecordBatchBuilder: ~Copyable {
   public var isEmpty: Bool { recordCount == 0 }
 
   /// Appends a record. `headerSection` as made by `HeaderSection`; `timestamp` in milliseconds since 1970 UTC.
-  /// Copies everything. Precondition: the record is smaller than 1 GiB.
+  /// Copies everything. Precondition: the record is smaller than 1 GiB. A timestamp outside `RecordBatch.timestamps` makes
+  /// a batch that no node takes.
   public mutating func append(
     key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?, headerSection: UnsafeRawBufferPointer,
     timestamp: Int64
@@ -29,7 +30,7 @@ public struct RecordBatchBuilder: ~Copyable {
     } else if timestamp > maxTimestamp {
       maxTimestamp = timestamp
     }
-    let timestampDelta = timestamp - baseTimestamp
+    let timestampDelta = timestamp &- baseTimestamp
     let keyLength = key.map { Int64($0.count) } ?? -1
     let valueLength = value.map { Int64($0.count) } ?? -1
     let length =

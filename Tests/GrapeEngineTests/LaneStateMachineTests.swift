@@ -146,6 +146,121 @@ import Testing
     #expect(lane.planFetch(batchBytes: 1000) == .read(from: 0))
   }
 
+  @Test func offsetsThatNoBatchHoldsAreLeftBehind() {
+    var lane = lane(end: 40)
+    fill(&lane, [batch(10, 14), batch(30, 31)], end: 40)
+    #expect(lane.processed == 10)
+    let plan = deliver(&lane)
+    #expect(plan?.first == 10)
+    #expect(plan?.end == 32)
+    fill(&lane, [], end: 40)
+    #expect(lane.planFetch(batchBytes: 1000) == .watch(after: 40))
+    lane.completed(upTo: 15)
+    #expect(lane.processed == 30)
+    #expect(deliver(&lane)?.first == 30)
+    lane.completed(upTo: 32)
+    #expect(lane.processed == 40)
+    #expect(!lane.hasWork)
+    lane.grew(past: 40)
+    #expect(lane.planFetch(batchBytes: 1000) == .read(from: 40))
+  }
+
+  @Test func whatWasReadBeforeItWasDroppedIsStillDelivered() {
+    var lane = lane(end: 40)
+    fill(&lane, [batch(0, 9)], end: 40)
+    #expect(lane.planFetch(batchBytes: 1000) == .read(from: 10))
+    lane.skip(to: PartitionBounds(start: 20, end: 40))
+    #expect(deliver(&lane)?.end == 10)
+    lane.completed(upTo: 10)
+    #expect(lane.processed == 20)
+    #expect(lane.planFetch(batchBytes: 1000) == .read(from: 20))
+  }
+
+  /// A batch that covers `range` and holds records at `kept` only.
+  private func batch(_ range: ClosedRange<Int64>, keeping kept: Set<Int64>) throws -> LogBatch? {
+    var builder = RecordBatchBuilder()
+    for offset in range {
+      builder.append(key: nil, value: ByteSlice("\(offset)"), headerSection: HeaderSection.empty, timestamp: offset)
+    }
+    var bytes = try builder.take().bytes
+    RecordBatch.setBaseOffset(range.lowerBound, in: UnsafeMutableRawBufferPointer(mutating: bytes.unsafeBytes))
+    switch try RecordBatch.filtering(bytes, checkingCRC: true, limit: 1 << 20, keeping: { kept.contains($0.offset) }) {
+    case .unchanged: break
+    case .empty: return nil
+    case .batch(let filtered): bytes = filtered
+    }
+    return LogBatch(bytes: bytes, baseOffset: range.lowerBound, lastOffset: range.upperBound, maxTimestamp: 7)
+  }
+
+  @Test func suspectsInABatchWithGapsStandAloneOneByOne() throws {
+    var lane = lane(end: 100)
+    let batch = try #require(try batch(0...99, keeping: [7, 50, 51]))
+    fill(&lane, [batch], end: 100)
+    #expect(deliver(&lane)?.end == 100)
+    let died = lane.workerDied(now: 0, delay: 0)
+    #expect(died)
+    lane.attemptCommitted()
+    for offset in [Int64(7), 50, 51] {
+      let plan = deliver(&lane)
+      #expect(plan?.first == offset)
+      #expect(plan?.end == offset + 1)
+      let diedAgain = lane.workerDied(now: 0, delay: 0)
+      #expect(diedAgain)
+      #expect(lane.failuresOfHead == 1)
+      #expect(lane.processed == offset)
+      lane.attemptCommitted()
+      lane.skippedHead()
+    }
+    #expect(deliver(&lane) == nil)
+    #expect(!lane.hasWork)
+  }
+
+  @Test func everyRecordOfALogWithGapsIsDealtWithOnceInOrderWhateverHappens() throws {
+    for seed in UInt64(1)...300 {
+      var random = SeededGenerator(seed: seed)
+      let total = Int64.random(in: 1...80, using: &random)
+      let rate = Int.random(in: 1...5, using: &random)
+      let kept = Set((0..<total).filter { _ in Int.random(in: 0..<5, using: &random) < rate })
+      var batches: [LogBatch] = []
+      var next: Int64 = 0
+      while next < total {
+        let last = min(total - 1, next + Int64.random(in: 0...12, using: &random))
+        if let batch = try batch(next...last, keeping: kept) { batches.append(batch) }
+        next = last + 1
+      }
+      var lane = lane(end: total)
+      var done: [Int64] = []
+      var position: Int64 = 0
+      var steps = 0
+      while lane.hasWork, steps < 10_000 {
+        steps += 1
+        let now = Int64(steps) * 1000
+        if case .read(let offset) = lane.planFetch(batchBytes: 500) {
+          let found = batches.filter { $0.lastOffset >= offset }.prefix(Int.random(in: 1...3, using: &random))
+          lane.read(ReadResult(batches: Array(found), bounds: PartitionBounds(start: 0, end: total)), from: offset)
+        }
+        guard let plan = deliver(&lane, now: now) else { continue }
+        let events = kept.filter { $0 >= plan.first && $0 < plan.end }.sorted()
+        switch Int.random(in: 0..<8, using: &random) {
+        case 0...3: lane.completed(upTo: plan.end)
+        case 4 where !events.isEmpty:
+          lane.completed(upTo: events.randomElement(using: &random)!)
+          lane.headFailed(now: now, delay: 10)
+          #expect(kept.contains(lane.processed), "seed \(seed)")
+        case 5: lane.released()
+        default:
+          if lane.workerDied(now: now, delay: 10) { lane.attemptCommitted() }
+          if lane.failuresOfHead > 0 { #expect(kept.contains(lane.processed), "seed \(seed)") }
+        }
+        done += kept.filter { $0 >= position && $0 < lane.processed }.sorted()
+        position = lane.processed
+      }
+      #expect(!lane.hasWork, "seed \(seed)")
+      done += kept.filter { $0 >= position }.sorted()
+      #expect(done == kept.sorted(), "seed \(seed)")
+    }
+  }
+
   @Test func everyEventIsDeliveredAndDealtWithOnceInOrderWhateverHappens() {
     for seed in UInt64(1)...300 {
       var random = SeededGenerator(seed: seed)

@@ -176,9 +176,17 @@ final class FakeNode {
   @discardableResult
   func deliver(
     _ events: [Input], partition: Int32 = 0, attempt: UInt32 = 1, base: Int64 = 0, first: Int64? = nil,
-    end: Int64? = nil, skips: [Int64] = [], compressed: Bool = false
+    end: Int64? = nil, skips: [Int64] = [], compressed: Bool = false, gone: Set<Int64> = []
   ) throws -> UInt64 {
     nextID += 1
+    var batch = ByteSlice(try FakeNode.batch(events, base: base, compressed: compressed))
+    switch try RecordBatch.filtering(
+      batch, checkingCRC: true, limit: 1 << 24, keeping: { !gone.contains($0.offset) })
+    {
+    case .unchanged: break
+    case .empty: batch = ByteSlice([])
+    case .batch(let filtered): batch = filtered
+    }
     var writer = ByteWriter()
     writer.i32(partition)
     writer.u32(attempt)
@@ -186,7 +194,7 @@ final class FakeNode {
     writer.i64(end ?? base + Int64(events.count))
     writer.u32(UInt32(skips.count))
     for skip in skips { writer.i64(skip) }
-    writer.bytes(try FakeNode.batch(events, base: base, compressed: compressed))
+    writer.bytes(batch.unsafeBytes)
     try send(.deliver, id: nextID, writer.finish().array)
     return nextID
   }

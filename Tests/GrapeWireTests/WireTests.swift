@@ -126,6 +126,22 @@ import Testing
     withExtendedLifetime((first, second)) {}
   }
 
+  @Test func timestampsWhoseDifferenceCannotBeComputedAreRefused() throws {
+    for (timestamps, isTaken) in [
+      ([RecordBatch.timestamps.lowerBound, RecordBatch.timestamps.upperBound], true),
+      ([RecordBatch.timestamps.lowerBound - 1], false), ([0, RecordBatch.timestamps.upperBound + 1], false),
+      ([.min, .max], false), ([.max, .min], false), ([0, .max, .min], false),
+    ] {
+      var builder = RecordBatchBuilder()
+      for timestamp in timestamps {
+        builder.append(key: nil, value: nil, headerSection: HeaderSection.empty, timestamp: timestamp)
+      }
+      let batch = try builder.take().bytes
+      let header = try? RecordBatch.validate(batch, checkingCRC: true, limit: 1000) { _ in }
+      #expect((header != nil) == isTaken, "\(timestamps)")
+    }
+  }
+
   @Test func aBombIsRefusedBeforeItsMemoryIsTaken() throws {
     let bomb = try batch(values: [[UInt8](repeating: 0, count: 20 << 20)], compressor: ZstdCompressor())
     #expect(bomb.count < 10_000)

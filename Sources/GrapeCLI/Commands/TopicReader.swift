@@ -124,6 +124,7 @@ struct TopicReader {
         partitions[index].records = []
         if try !take(records) { return }
       }
+      partitions[index].next = max(partitions[index].next, result.nextOffset)
       try ask(index)
     }
   }

@@ -61,7 +61,8 @@ struct ArrivedEvents {
         if let first = try frame(of: batch) {
           let header = try RecordBatchHeader(batch.unsafeBytes)
           if header.baseOffset >= cursor {
-            counts[first, default: 0] += Int64(header.recordCount)
+            // As many as were sent, whether or not each is still kept.
+            counts[first, default: 0] += Int64(header.lastOffsetDelta) + 1
             isNew = true
           }
         }

@@ -36,7 +36,7 @@ struct TopicRecord {
       records.append(
         TopicRecord(
           topic: topic, partition: partition, offset: place,
-          time: unpacked.header.baseTimestamp + record.timestampDelta,
+          time: unpacked.header.baseTimestamp &+ record.timestampDelta,
           record: record, memory: unpacked, event: event))
     }
     return records

@@ -125,7 +125,10 @@ final class CallTable {
         switch result {
         case .success(let read):
           for batch in read.batches { take(batch) }
-          read.batches.isEmpty ? watch() : self.read()
+          guard read.batches.isEmpty else { return self.read() }
+          // Up to the end there is no record.
+          position = max(position, read.bounds.end)
+          watch()
         case .failure(let error):
           guard !isClosed, error.code != .closed else { return }
           logger.error("reply topic cannot be read", metadata: ["topic": "\(topic)", "error": "\(error)"])

@@ -93,6 +93,10 @@ final class ClientSession {
     }
   }
 
+  private func check(_ id: UInt64) throws(WireError) {
+    guard id != 0 else { throw WireError(.malformed, "id 0 is for the connection itself") }
+  }
+
   private func fail(_ id: UInt64, _ error: StatusError) {
     guard id != 0 else {
       return connection.refuse(status: error.status.rawValue, name: error.status.name, message: error.message)
@@ -103,41 +107,28 @@ final class ClientSession {
   // MARK: EXEC
 
   private func exec(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
-    var reader = ByteReader(body.unsafeBytes)
-    let durabilityByte = try reader.u8()
-    let mode = try reader.u8()
-    _ = try reader.u16()
-    let timeout = try reader.u32()
-    let target = try reader.string16()
-    let key = try reader.bytes32()
-    let value = try reader.bytes32()
-    let headerCount = try reader.u16()
-    guard id != 0 else { throw WireError(.malformed, "id 0 is for the connection itself") }
-    guard mode <= 1 else { throw WireError(.malformed, "mode \(mode): 0 or 1 is legal") }
-    guard durabilityByte <= 3 else { throw WireError(.malformed, "durability \(durabilityByte): 0 to 3 is legal") }
-    var own: [(name: String, value: UnsafeRawBufferPointer?)] = []
-    for _ in 0..<headerCount { own.append((try reader.string16(), try reader.bytes32())) }
-    guard reader.remaining == 0 else { throw WireError(.malformed, "\(reader.remaining) bytes behind the headers") }
-    let isBlocking = mode == 1
+    let request = try ExecRequest(body)
+    try check(id)
+    // The request points into the body.
+    defer { withExtendedLifetime(body) {} }
     do throws(StatusError) {
-      let (engine, slot) = try admit(target)
-      for header in own where header.name.utf8.starts(with: "g.".utf8) {
+      let (engine, slot) = try admit(request.target)
+      for header in request.headers where header.name.utf8.starts(with: "g.".utf8) {
         throw StatusError(.badRequest, "header \"\(header.name)\": names that begin with g. are Grape's own")
       }
-      let size = own.reduce((key?.count ?? 0) + (value?.count ?? 0)) {
-        $0 + $1.name.utf8.count + ($1.value?.count ?? 0)
+      guard request.eventBytes <= services.eventLimit else {
+        throw StatusError(
+          .tooLarge, "an event of \(request.eventBytes) bytes; \(services.eventLimit) are allowed")
       }
-      guard size <= services.eventLimit else {
-        throw StatusError(.tooLarge, "an event of \(size) bytes; \(services.eventLimit) are allowed")
-      }
-      let milliseconds = isBlocking && timeout == 0 ? 30_000 : Int64(timeout)
-      let call = isBlocking ? try openCall(id, engine: engine, timeout: milliseconds) : nil
+      let timeout = Int64(request.timeoutMilliseconds)
+      let milliseconds = request.isBlocking && timeout == 0 ? 30_000 : timeout
+      let call = request.isBlocking ? try openCall(id, engine: engine, timeout: milliseconds) : nil
       let event = Intake.Event(
-        slot: slot, key: key, value: value ?? UnsafeRawBufferPointer(start: nil, count: 0),
+        slot: slot, key: request.key, value: request.value ?? UnsafeRawBufferPointer(start: nil, count: 0),
         headerSection: headerSection(
           event: engine.slotNames[slot], deadline: milliseconds > 0 ? grape_realtime_ms() + milliseconds : nil,
-          call: call?.id, own: own))
-      let durability = Durability(rawValue: durabilityByte) ?? Durability(engine.deployment.profile.durability)
+          call: call?.id, own: request.headers))
+      let durability = request.durability ?? Durability(engine.deployment.profile.durability)
       services.intake.add(event, to: engine, durability: durability) { [self] outcome in
         if let call { placed(call, outcome) } else { acknowledge(id, outcome) }
       }
@@ -254,29 +245,14 @@ final class ClientSession {
   // MARK: APPEND
 
   private func append(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
-    var reader = ByteReader(body.unsafeBytes)
-    let durabilityByte = try reader.u8()
-    _ = try reader.u8()
-    let count = Int(try reader.u16())
-    let app = try reader.string16()
-    guard id != 0, durabilityByte <= 3, count > 0 else {
-      throw WireError(.malformed, "id \(id), durability \(durabilityByte), \(count) batches")
-    }
-    var batches: [(partition: Int32, batch: ByteSlice)] = []
-    for _ in 0..<count {
-      let partition = try reader.i32()
-      let size = Int(try reader.u32())
-      let start = reader.position
-      _ = try reader.bytes(size)
-      batches.append((partition, body[start..<start + size]))
-    }
-    guard reader.remaining == 0 else { throw WireError(.malformed, "\(reader.remaining) bytes behind the last batch") }
+    let request = try AppendRequest(body)
+    try check(id)
     do throws(StatusError) {
-      let engine = try engine(app)
+      let engine = try engine(request.app)
       var transaction = Transaction(
-        durability: Durability(rawValue: durabilityByte) ?? Durability(engine.deployment.profile.durability))
+        durability: request.durability ?? Durability(engine.deployment.profile.durability))
       var counts = [Int](repeating: 0, count: engine.slotNames.count)
-      for (partition, batch) in batches {
+      for (partition, batch) in request.batches {
         transaction.appends += try appends(batch, partition, engine: engine, counts: &counts)
       }
       guard transaction.appends.count <= Int(UInt16.max) else {
@@ -342,15 +318,10 @@ final class ClientSession {
   // MARK: FETCH
 
   private func fetch(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
-    var reader = ByteReader(body.unsafeBytes)
-    let topic = try reader.string16()
-    let place = TopicPartition(topic, try reader.i32())
-    let offset = try reader.i64()
-    let maxBytes = min(Int(try reader.u32()), services.frameLimit / 4)
-    let wait = Int64(min(try reader.u32(), 600_000))
-    guard reader.remaining == 0, offset >= -2, id != 0 else {
-      throw WireError(.malformed, "offset \(offset), id \(id)")
-    }
+    let request = try FetchRequest(body)
+    try check(id)
+    let (place, offset, wait) = (request.partition, request.offset, request.waitMilliseconds)
+    let maxBytes = min(request.maxBytes, services.frameLimit / 4)
     if offset >= 0 { return read(id, place, offset, maxBytes, wait) }
     services.gate.log.bounds(
       of: place,
@@ -368,7 +339,8 @@ final class ClientSession {
       completion: services.reactor.completion { [self] result in
         switch result {
         case .success(let read) where read.batches.isEmpty && wait > 0:
-          waitForMore(id, place, offset, maxBytes, wait)
+          // Nothing is there up to the end, whatever compaction has taken before it.
+          waitForMore(id, place, max(offset, read.bounds.end), maxBytes, wait)
         case .success(let read): fetched(id, read, offset)
         case .failure(let error): fail(id, StatusError(error))
         }
@@ -394,7 +366,7 @@ final class ClientSession {
     connection.send(.fetched, id: id, slices: read.batches.map(\.bytes)) { writer in
       writer.i64(read.bounds.start)
       writer.i64(read.bounds.end)
-      writer.i64(read.batches.last.map { $0.lastOffset + 1 } ?? offset)
+      writer.i64(read.batches.last.map { $0.lastOffset + 1 } ?? max(offset, read.bounds.end))
     }
   }
 
@@ -406,16 +378,9 @@ final class ClientSession {
   // MARK: REQUEST
 
   private func request(_ id: UInt64, _ body: ByteSlice) throws(WireError) {
-    var reader = ByteReader(body.unsafeBytes)
-    let size = Int(try reader.u32())
-    let text = try reader.bytes(size)
-    guard id != 0 else { throw WireError(.malformed, "id 0 is for the connection itself") }
-    let json: JSONValue
-    do throws(JSONError) { json = try JSONValue(parsing: text) } catch {
-      throw WireError(.malformed, error.description)
-    }
-    let blob = body[reader.position..<body.count]
-    services.admin.handle(json, blob: blob) { [weak self] result in
+    let request = try AdminRequest(body)
+    try check(id)
+    services.admin.handle(request.json, blob: request.blob) { [weak self] result in
       guard let self else { return }
       switch result {
       case .success(let answer):
