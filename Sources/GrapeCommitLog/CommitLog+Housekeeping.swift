@@ -35,6 +35,7 @@ extension CommitLog.SharedState {
     while let oldest = remembered.first, oldest.segment.upperBound <= cache.start ?? .max {
       state.drop(oldest.touched, before: oldest.segment.upperBound)
       table.raiseFloor(to: oldest.segment.upperBound)
+      epoch += 1
       remembered.removeFirst()
     }
   }
@@ -107,4 +108,11 @@ extension CommitLog {
       note(error)
     }
   }
+}
+
+/// Lets the cleaner's queue call a log that does not exist yet when the queue is made.
+final class PeriodicMaintenance: Sendable {
+  let log = Mutex<@Sendable () -> Void>({})
+
+  func run() { log.withLock { $0 }() }
 }

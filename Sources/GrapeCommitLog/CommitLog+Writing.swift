@@ -26,7 +26,7 @@ extension CommitLog {
       let part = operations[first..<last]
       do {
         try writer.serialise(part, into: &group)
-      } catch where error.code == .noSpace {
+      } catch  where error.code == .noSpace {
         // There is no room for another segment. Nothing was touched: the log goes on when there is.
         refuse(part, error)
         first = last
@@ -120,6 +120,10 @@ extension CommitLog {
         sealed = true
       }
       for change in group.changes {
+        switch change {
+        case .trimmed, .topicDeleted, .topicAltered: shared.epoch += 1
+        case .append, .offsetCommit, .groupDeleted, .topicCreated, .partitionState, .topicIDs: break
+        }
         do throws(PublishedState.Misfit) {
           try shared.state.apply(change, segment: header.base, fired: &fired)
         } catch {

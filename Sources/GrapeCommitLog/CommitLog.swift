@@ -29,6 +29,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   let coordinator = GroupCoordinator()
   let counters = Mutex(CommitLogStatistics())
   let ending = Mutex(Ending())
+  /// Touched by jobs of the cleaner only.
+  let cleaning = Mutex(CleanerState())
   /// Why new records are refused; nil while there is space.
   let lowSpace = Mutex<LogError?>(nil)
   /// pthread_self() of the thread that calls `assist()`; 0: none.
@@ -43,6 +45,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     var unindexed: [SealedSegment] = []
     /// Sealed segments with an index file whose batches memory still knows, because the cache may have them.
     var remembered: [SealedSegment] = []
+    /// Changes with everything that may make records dead or segments cleanable.
+    var epoch: UInt64 = 0
     var closed = false
     var cachedReads: UInt64 = 0
     var diskReads: UInt64 = 0
@@ -106,7 +110,10 @@ public final class CommitLog: EventLog, @unchecked Sendable {
       indexes: indexes, jobs: threads.makeJobQueue(name: "log-reader", limit: options.readQueue),
       openFiles: options.openSegments)
     housekeeper = threads.makeJobQueue(name: "log-segments", limit: 16)
-    cleaner = threads.makeJobQueue(name: "log-cleaner", limit: 16)
+    let periodic = PeriodicMaintenance()
+    cleaner = threads.makeJobQueue(
+      name: "log-cleaner", limit: 16, every: options.maintenanceMilliseconds * 1_000_000, tick: { periodic.run() })
+    periodic.log.withLock { $0 = { [weak self] in self?.maintain() } }
     threads.runWriter(step: { self.writerStep() }, wait: { self.wake.wait() })
   }
 

@@ -3,7 +3,8 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
   /// The kind of failure; new ones may be added.
   public struct Code: Hashable, Sendable, CustomStringConvertible {
     private enum Kind: String {
-      case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, noSpace, failed,
+      case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, noSpace,
+        failed,
         corrupt, locked, unsupportedFormat, closed
     }
     private let kind: Kind

@@ -32,7 +32,8 @@ extension TopicConfiguration {
     guard other.partitions == partitions else {
       throw LogError(
         .invalidArgument,
-        "topic \(name) has \(partitions) partitions, which cannot be changed to \(other.partitions): the order of keys would be lost")
+        "topic \(name) has \(partitions) partitions, which cannot be changed to \(other.partitions): the order of keys would be lost"
+      )
     }
   }
 }

@@ -16,6 +16,8 @@ final class TemporaryDirectory: Sendable {
 
   /// `GRAPE_TEST_KEEP` in the environment keeps what a test wrote, to look into a failure.
   deinit {
-    if ProcessInfo.processInfo.environment["GRAPE_TEST_KEEP"] == nil { try? FileManager.default.removeItem(atPath: path) }
+    if ProcessInfo.processInfo.environment["GRAPE_TEST_KEEP"] == nil {
+      try? FileManager.default.removeItem(atPath: path)
+    }
   }
 }

@@ -14,6 +14,9 @@ struct EntryDecoder {
   /// `group` must stay valid while the decoder is used.
   init(group: UnsafeRawBufferPointer) { self.group = group }
 
+  /// Where the next entry begins, counted from the group's first byte.
+  var position: Int { offset }
+
   mutating func next() throws(Malformed) -> Entry? {
     let left = group.count - offset
     if left == 0 { return nil }

@@ -83,7 +83,8 @@ struct GroupCursor: ~Copyable {
       if nextBase == 0 {
         throw LogError(
           .failed,
-          "\(storage.directory): there is no log here (no file \(SegmentHeader.fileName(base: 0))); name the data directory")
+          "\(storage.directory): there is no log here (no file \(SegmentHeader.fileName(base: 0))); name the data directory"
+        )
       }
       return false
     }

@@ -1,5 +1,6 @@
 import GrapeLog
 import GrapeWire
+import Synchronization
 
 /// Reads batches that memory no longer holds, on a thread of its own: neither the writer nor an event loop ever waits
 /// for it.
@@ -39,7 +40,7 @@ final class DiskReader: @unchecked Sendable {
   private let indexes: SegmentIndexes
   private let jobs: any JobQueue
   // Only the jobs touch what follows, which is what makes the class safe to share.
-  private var files: [Segment.Key: any SegmentFile] = [:]
+  private var files: [Segment.Key: (segment: Segment, file: any SegmentFile)] = [:]
   private var uses: [Segment.Key] = []
   private let openLimit: Int
 
@@ -60,9 +61,18 @@ final class DiskReader: @unchecked Sendable {
   /// Finishes what is queued, closes the files, then calls `completion`.
   func stop(completion: @escaping @Sendable () -> Void) {
     jobs.stop {
-      for file in self.files.values { file.close() }
+      for open in self.files.values { open.file.close() }
       self.files = [:]
       completion()
+    }
+  }
+
+  /// Lets go of files whose names mean others by now, so that their space becomes free. Only to be called in a job.
+  func closeReplaced() {
+    for (key, open) in files where open.segment.replaced.load(ordering: .relaxed) {
+      open.file.close()
+      files[key] = nil
+      uses.removeAll { $0 == key }
     }
   }
 
@@ -184,16 +194,16 @@ final class DiskReader: @unchecked Sendable {
   }
 
   private func file(_ segment: Segment) throws(SegmentIndexes.Fault) -> any SegmentFile {
-    if let file = files[segment.key] {
+    if let file = files[segment.key]?.file {
       if uses.last != segment.key {
         uses.removeAll { $0 == segment.key }
         uses.append(segment.key)
       }
       return file
     }
-    if files.count >= openLimit { files.removeValue(forKey: uses.removeFirst())?.close() }
+    if files.count >= openLimit { files.removeValue(forKey: uses.removeFirst())?.file.close() }
     let file = try indexes.open(segment)
-    files[segment.key] = file
+    files[segment.key] = (segment, file)
     uses.append(segment.key)
     return file
   }

@@ -39,7 +39,8 @@ struct IndexBuilder {
           while let entry = try decoder.next() { builder.add(entry, position: group.position, bytes) }
         } catch {
           throw LogError(
-            .corrupt, "\(file.path): the group at byte \(offset) makes no sense at byte \(error.offset): \(error.reason)")
+            .corrupt,
+            "\(file.path): the group at byte \(offset) makes no sense at byte \(error.offset): \(error.reason)")
         }
       case .end: return builder.parts()
       case .bad(let reason):

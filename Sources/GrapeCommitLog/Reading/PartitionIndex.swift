@@ -41,6 +41,7 @@ struct PartitionIndex: Sendable {
     }
 
     var count: Int { slots.count }
+    var bytes: UInt64 { slots.reduce(0) { $0 + UInt64($1.length) } }
 
     fileprivate mutating func append(_ location: Location) -> Bool {
       let (timestamp, overflow) = location.maxTimestamp.subtractingReportingOverflow(baseTimestamp)
@@ -84,6 +85,9 @@ struct PartitionIndex: Sendable {
 
   /// Number of batches. O(pages).
   var count: Int { pages.reduce(0) { $0 + $1.count } }
+
+  /// Bytes of all batches. O(batches).
+  var bytes: UInt64 { pages.reduce(0) { $0 + $1.bytes } }
 
   /// Offset of the first batch; nil if there is none.
   var firstOffset: Int64? { pages.first?.baseOffset }

@@ -140,7 +140,7 @@ struct PublishedState {
     case .partitionState(let topic, let partition, let state):
       guard let place = try place(topic, partition, "state") else { return }
       take(state, place)
-    case .topicCreated(let id, let name, let configuration): try create(id, name, configuration)
+    case .topicCreated(let id, let name, let configuration): try create(id, name, configuration, sparse)
     case .topicAltered(let id, let configuration):
       guard topics.indices.contains(Int(id)) else { throw Misfit(reason: "change of topic id \(id), never made") }
       guard topics[Int(id)] != nil else { return }
@@ -218,15 +218,18 @@ struct PublishedState {
     }
   }
 
-  private mutating func create(_ id: TopicID, _ name: String, _ configuration: TopicConfiguration) throws(Misfit) {
-    guard ids[name] == nil, Int(id) >= topics.count, Int(id) - topics.count < 1 << 20 else {
+  private mutating func create(
+    _ id: TopicID, _ name: String, _ configuration: TopicConfiguration, _ sparse: Bool
+  ) throws(Misfit) {
+    // Cleaning tells of topics that were deleted later behind those that were made after them.
+    let isNew = Int(id) >= topics.count || (sparse && id > 0 && topics[Int(id)] == nil)
+    guard ids[name] == nil, isNew, Int(id) - topics.count < 1 << 20 else {
       throw Misfit(reason: "topic \(name) with id \(id) made twice")
     }
-    while topics.count < Int(id) { topics.append(nil) }
-    topics.append(
-      Topic(
-        name: name, configuration: configuration,
-        partitions: ContiguousArray(repeating: Partition(), count: Int(configuration.partitions))))
+    while topics.count <= Int(id) { topics.append(nil) }
+    topics[Int(id)] = Topic(
+      name: name, configuration: configuration,
+      partitions: ContiguousArray(repeating: Partition(), count: Int(configuration.partitions)))
     ids[name] = id
   }
 

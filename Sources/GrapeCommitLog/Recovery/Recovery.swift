@@ -168,7 +168,8 @@ struct Recovery {
     LogError(
       .corrupt,
       "\(scanner.file.path): damaged at byte \(scanner.offset) (\(reason)), where data was that had reached the disk; run "
-        + "grape log verify to see what it concerns; restore the file from a backup, or give up what is lost with grape log repair")
+        + "grape log verify to see what it concerns; restore the file from a backup, or give up what is lost with grape log repair"
+    )
   }
 
   // MARK: What makes the next start quick

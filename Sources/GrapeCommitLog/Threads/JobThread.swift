@@ -1,3 +1,4 @@
+import CGrapeLinux
 import Synchronization
 
 /// A thread that does jobs in order, from a queue of bounded length.
@@ -11,8 +12,14 @@ final class JobThread: JobQueue {
   private let wake = ThreadSignal()
   private let limit: Int
 
-  init(name: String, limit: Int) {
+  private let interval: Int64?
+  private let tick: @Sendable () -> Void
+
+  /// `tick` is called about every `interval` nanoseconds, between jobs; never if that is nil.
+  init(name: String, limit: Int, every interval: Int64? = nil, tick: @escaping @Sendable () -> Void = {}) {
     self.limit = limit
+    self.interval = interval
+    self.tick = tick
     BackgroundThread.start(name) { self.run() }
   }
 
@@ -38,6 +45,7 @@ final class JobThread: JobQueue {
   }
 
   private func run() {
+    var due = interval.map { grape_monotonic_ns() + $0 }
     while true {
       let (jobs, stopping) = state.withLock { state in
         defer { state.jobs = [] }
@@ -45,7 +53,12 @@ final class JobThread: JobQueue {
       }
       for job in jobs { job() }
       if stopping { return }
-      if jobs.isEmpty { wake.wait() }
+      if let now = due, let interval, grape_monotonic_ns() >= now {
+        tick()
+        due = grape_monotonic_ns() + interval
+      } else if jobs.isEmpty {
+        wake.wait(until: due)
+      }
     }
   }
 }

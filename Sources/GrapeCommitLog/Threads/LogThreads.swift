@@ -5,6 +5,18 @@ package protocol LogThreads: Sendable {
 
   /// A queue for jobs that are done one after the other, `limit` at most waiting.
   func makeJobQueue(name: String, limit: Int) -> any JobQueue
+
+  /// The same, and `tick` is called on it whenever `nanoseconds` have passed.
+  func makeJobQueue(
+    name: String, limit: Int, every nanoseconds: Int64, tick: @escaping @Sendable () -> Void
+  ) -> any JobQueue
+}
+
+extension LogThreads {
+  /// Without a clock of its own nothing happens by itself.
+  package func makeJobQueue(
+    name: String, limit: Int, every nanoseconds: Int64, tick: @escaping @Sendable () -> Void
+  ) -> any JobQueue { makeJobQueue(name: name, limit: limit) }
 }
 
 /// What the writer found to do.
@@ -40,4 +52,8 @@ struct SystemThreads: LogThreads {
   }
 
   func makeJobQueue(name: String, limit: Int) -> any JobQueue { JobThread(name: name, limit: limit) }
+
+  func makeJobQueue(
+    name: String, limit: Int, every nanoseconds: Int64, tick: @escaping @Sendable () -> Void
+  ) -> any JobQueue { JobThread(name: name, limit: limit, every: nanoseconds, tick: tick) }
 }

@@ -11,7 +11,11 @@ final class ThreadSignal: @unchecked Sendable {
     mutex = .allocate(capacity: 1)
     condition = .allocate(capacity: 1)
     pthread_mutex_init(mutex, nil)
-    pthread_cond_init(condition, nil)
+    var attributes = pthread_condattr_t()
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    pthread_cond_init(condition, &attributes)
+    pthread_condattr_destroy(&attributes)
   }
 
   deinit {
@@ -28,9 +32,17 @@ final class ThreadSignal: @unchecked Sendable {
     pthread_cond_signal(condition)
   }
 
-  func wait() {
+  /// Returns when there was a signal, or at `deadline` (nanoseconds of the monotonic clock).
+  func wait(until deadline: Int64? = nil) {
     pthread_mutex_lock(mutex)
-    while !signalled { pthread_cond_wait(condition, mutex) }
+    while !signalled {
+      guard let deadline else {
+        pthread_cond_wait(condition, mutex)
+        continue
+      }
+      var time = timespec(tv_sec: Int(deadline / 1_000_000_000), tv_nsec: Int(deadline % 1_000_000_000))
+      if pthread_cond_timedwait(condition, mutex, &time) == ETIMEDOUT { break }
+    }
     signalled = false
     pthread_mutex_unlock(mutex)
   }

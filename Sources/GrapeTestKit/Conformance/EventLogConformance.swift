@@ -43,7 +43,9 @@ public enum EventLogConformance {
   }
 
   /// Every case, in an order that goes from simple to involved.
-  public static var all: [Case] { topicCases + commitCases + readCases + watchCases + groupCases + durabilityCases }
+  public static var all: [Case] {
+    topicCases + commitCases + readCases + watchCases + groupCases + retentionCases + durabilityCases
+  }
 }
 
 /// Makes the log under test.

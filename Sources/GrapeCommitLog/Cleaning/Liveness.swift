@@ -1,0 +1,84 @@
+import GrapeLog
+import GrapeWire
+
+/// What is still wanted of the log's records, as of one moment. What is dead stays dead, so that it may be asked later
+/// as well.
+struct Liveness: Sendable {
+  struct Topic: Sendable {
+    var isCompacted: Bool
+    var partitions: [Partition]
+  }
+
+  struct Partition: Sendable {
+    /// First offset kept.
+    var start: Int64
+    var end: Int64
+    /// Compaction leaves records from here on alone.
+    var unconsumed: Int64
+  }
+
+  /// Topics that exist.
+  var topics: [TopicID: Topic] = [:]
+
+  func partition(_ topic: TopicID, _ partition: Int32) -> Partition? {
+    guard let found = topics[topic], found.partitions.indices.contains(Int(partition)) else { return nil }
+    return found.partitions[Int(partition)]
+  }
+
+  func isCompacted(_ topic: TopicID) -> Bool { topics[topic]?.isCompacted ?? false }
+
+  /// How far consumers have come in compacted topics, in one number.
+  var claims: UInt64 {
+    var sum: UInt64 = 0
+    for topic in topics.values where topic.isCompacted {
+      for partition in topic.partitions { sum &+= UInt64(bitPattern: min(partition.unconsumed, partition.end)) }
+    }
+    return sum
+  }
+
+  init() {}
+
+  init(_ state: borrowing PublishedState) {
+    var lowest: [TopicPartition: Int64] = [:]
+    for offsets in state.groups.values {
+      for (partition, committed) in offsets {
+        lowest[partition] = min(lowest[partition] ?? .max, committed.offset)
+      }
+    }
+    for id in state.topics.indices {
+      guard let topic = state.topics[id] else { continue }
+      let spares = !topic.configuration.dropsUnconsumed
+      topics[TopicID(id)] = Topic(
+        isCompacted: topic.configuration.cleanup == .compact,
+        partitions: topic.partitions.enumerated().map { number, partition in
+          let claimed = spares ? lowest[TopicPartition(topic.name, Int32(number))] : nil
+          return Partition(
+            start: partition.bounds.start, end: partition.bounds.end, unconsumed: claimed ?? .max)
+        })
+    }
+  }
+}
+
+/// How much of a segment is wanted, as its index tells.
+struct SegmentWeight: Sendable, Equatable {
+  /// Bytes of batches of which nothing is wanted, and of others.
+  var dead: UInt64 = 0
+  var live: UInt64 = 0
+  /// Of the live ones: those of compacted topics.
+  var compacted: UInt64 = 0
+
+  init() {}
+
+  init(_ index: IndexFile, _ liveness: Liveness) {
+    for place in 0..<index.count {
+      let record = index.record(place)
+      if record.batchBytes == 0 { continue }
+      guard let partition = liveness.partition(record.topic, record.partition), record.end > partition.start else {
+        dead += record.batchBytes
+        continue
+      }
+      live += record.batchBytes
+      if liveness.isCompacted(record.topic) { compacted += record.batchBytes }
+    }
+  }
+}
