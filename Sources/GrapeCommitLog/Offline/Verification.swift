@@ -53,6 +53,13 @@ extension CommitLog {
   ) throws(LogError) -> VerificationReport {
     let storage = try DirectoryStorage(reading: directory + "/log")
     defer { storage.close() }
+    return try verify(storage: storage, progress: progress)
+  }
+
+  /// The same for storage of any kind, which stays open.
+  package static func verify(
+    storage: any SegmentStorage, progress: (_ done: Int64, _ total: Int64) -> Void = { _, _ in }
+  ) throws(LogError) -> VerificationReport {
     var verification = try Verification(storage: storage)
     return try verification.run(progress: progress)
   }

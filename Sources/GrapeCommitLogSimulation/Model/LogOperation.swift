@@ -1,0 +1,59 @@
+import GrapeLog
+import GrapeWire
+
+/// What was asked of the log, and what it said.
+final class LogOperation {
+  enum Request {
+    case commit(Transaction)
+    case createTopic(String, TopicConfiguration)
+    case deleteTopic(String)
+  }
+
+  /// What the log must answer if nothing fails.
+  enum Outcome: Equatable {
+    case committed([Int64])
+    case done
+    case refused(LogError.Code)
+  }
+
+  enum Answer: Equatable {
+    case none
+    /// With the durability reached.
+    case acknowledged(Durability)
+    /// Refused for a reason that lies in the request.
+    case refused
+    /// The log failed: it may be there after the next start, or not.
+    case unknown
+    /// Never taken by the log.
+    case turnedAway
+  }
+
+  let request: Request
+  /// Place in the order of submission.
+  var number = 0
+  var outcome = Outcome.done
+  var answer = Answer.none
+  /// Of the creation of a topic: the topic, empty.
+  var topic: ModelState.Topic?
+
+  init(_ request: Request) { self.request = request }
+
+  /// Topics are created and deleted durably.
+  var durability: Durability {
+    if case .commit(let transaction) = request { transaction.durability } else { .disk }
+  }
+}
+
+extension LogOperation: CustomStringConvertible {
+  var description: String {
+    switch request {
+    case .commit(let transaction):
+      let appends = transaction.appends.map { "\($0.partition) \($0.recordCount) records \($0.batch.count) bytes" }
+      let offsets = transaction.offsets.map { "\($0.group) \($0.partition) to \($0.committed.offset)" }
+      return "#\(number) commit \(transaction.durability) [\((appends + offsets).joined(separator: ", "))]: \(answer)"
+    case .createTopic(let name, let configuration):
+      return "#\(number) create \(name) with \(configuration.partitions) partitions: \(answer)"
+    case .deleteTopic(let name): return "#\(number) delete \(name): \(answer)"
+    }
+  }
+}
