@@ -137,7 +137,8 @@ struct Recovery {
       if case .bad(let reason) = try scanner.next() { try cut(scanner, reason) }
       try storage.remove(name)
     }
-    if !bases.isEmpty { try storage.synchronizeDirectory() }
+    // Also for the segments that stay: the last start may have ended between naming a file and making the name durable.
+    try storage.synchronizeDirectory()
   }
 
   /// Copies what stands behind the last whole group into a file of its own, then cuts it off, so that nothing of it
