@@ -132,6 +132,7 @@ struct Verification {
         }
       case .end:
         if try !laterGroups(behind: base) {
+          try checkUnused(behind: base)
           finished = true
           return
         }
@@ -169,6 +170,25 @@ struct Verification {
     report.tail = "\(path): byte \(damaged): \(reason)"
     finished = true
     return false
+  }
+
+  /// Segments behind the log's end have a header and nothing else. What the next start would cut or refuse is told.
+  private mutating func checkUnused(behind base: Int64) throws(LogError) {
+    for later in bases where later > base {
+      let file = try storage.open(SegmentHeader.fileName(base: later), writable: false)
+      defer { file.close() }
+      report.segments += 1
+      let scanner: SegmentScanner
+      do throws(LogError) {
+        scanner = try SegmentScanner(file: file, base: later)
+      } catch {
+        report.add(.init(file: file.path, fileOffset: 0, message: error.message))
+        continue
+      }
+      if case .bad(let reason) = try scanner.next(), report.tail == nil {
+        report.tail = "\(file.path): byte \(scanner.offset): \(reason)"
+      }
+    }
   }
 
   private func laterGroups(behind base: Int64) throws(LogError) -> Bool {
