@@ -60,7 +60,8 @@ extension Simulation {
   }
 
   func readByTime() {
-    guard let log else { return }
+    // Whether a log that is being closed still answers is its own business.
+    guard let log, !closing else { return }
     let partition = anyPartition()
     let timestamp = clock.wallMilliseconds + Int64(random.within(-30_000...100))
     let model = Unshared(model)
@@ -76,7 +77,7 @@ extension Simulation {
 
   /// Bounds, topics, groups.
   func lookAround() {
-    guard let log else { return }
+    guard let log, !closing else { return }
     let model = Unshared(model)
     let partition = anyPartition()
     let bounds = model.value.visible.find(partition).map {
@@ -99,7 +100,7 @@ extension Simulation {
   }
 
   func watch() {
-    guard let log, model.watches.count < 20 else { return }
+    guard let log, !closing, model.watches.count < 20 else { return }
     let partition = anyPartition()
     let end = model.visible.partition(partition)?.bounds.end ?? 0
     let offset = max(end + Int64(random.within(-2...4)), 0)

@@ -80,15 +80,15 @@ extension Simulation {
   }
 
   /// Closes the log; everything that was accepted is answered then.
-  func close() throws(Wrong) -> LogModel.End {
+  func close(quietly: Bool = false) throws(Wrong) -> LogModel.End {
     guard let log else { throw Wrong(message: "there is no log to close") }
     closing = true
     defer { closing = false }
     let finished = Unshared(Flag())
     log.close { finished.value.count += 1 }
     // Whatever comes after is refused, and nothing hangs.
-    if random.chance(1, in: 3) { commit(partitions: 1, records: 1, size: 10) }
-    if random.chance(1, in: 3) { read() }
+    if !quietly && random.chance(1, in: 3) { commit(partitions: 1, records: 1, size: 10) }
+    if !quietly && random.chance(1, in: 3) { read() }
     guard threads.runUntilIdle() else { throw Wrong(message: "the log's threads never rest") }
     if directory.hasDied { return endOfDeath }
     if finished.value.count != 1 {
