@@ -29,6 +29,7 @@ package final class Simulation: @unchecked Sendable {
   var damaged = false
   private let weights: [Int]
   private let stepCount: Int
+  private let seed: UInt64
   private var traced: [String]?
   private(set) var steps = 0
   private(set) var restarts = 0
@@ -57,15 +58,26 @@ package final class Simulation: @unchecked Sendable {
   @discardableResult
   package static func run(seed: UInt64, tracing: Bool = false) throws(Failure) -> Summary {
     let simulation = Simulation(seed: seed, tracing: tracing)
-    defer { simulation.end() }
-    do throws(Wrong) {
-      try simulation.run()
-    } catch {
-      throw Failure(seed: seed, message: error.message, trace: simulation.traced ?? [])
-    }
+    try simulation.runToTheEnd()
     return Summary(
       steps: simulation.steps, calls: simulation.disk.calls, restarts: simulation.restarts,
       operations: simulation.model.operations)
+  }
+
+  /// Everything that happens in the simulation of a seed, in words.
+  package static func traced(seed: UInt64) throws(Failure) -> [String] {
+    let simulation = Simulation(seed: seed, tracing: true)
+    try simulation.runToTheEnd()
+    return simulation.traced ?? []
+  }
+
+  private func runToTheEnd() throws(Failure) {
+    defer { end() }
+    do throws(Wrong) {
+      try run()
+    } catch {
+      throw Failure(seed: seed, message: error.message, trace: traced ?? [])
+    }
   }
 
   /// What is wrong.
@@ -74,6 +86,7 @@ package final class Simulation: @unchecked Sendable {
   }
 
   private init(seed: UInt64, tracing: Bool) {
+    self.seed = seed
     random = SimulationRandom(seed: seed)
     disk = SimulatedDisk(seed: random.next())
     directory = disk.mount()
