@@ -98,7 +98,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
       storage: storage, jobs: threads.makeJobQueue(name: "log-reader", limit: options.readQueue),
       openFiles: options.openSegments)
     housekeeper = threads.makeJobQueue(name: "log-segments", limit: 16)
-    threads.runWriter(step: { self.writerStep() }, wait: { self.wake.wait() })
+    threads.runWriter(
+      step: { self.writerStep() }, wait: { self.wake.wait() }, isWoken: { self.wake.isSignalled })
   }
 
   // MARK: Changes

@@ -5,9 +5,17 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
   // A simulation lives on one thread.
   /// In the order in which the log made them.
   package private(set) var queues: [SimulatedJobQueue] = []
-  private var writer: (@Sendable () -> WriterStep)?
+  private var writer: Writer?
   /// The queue whose job, or the writer whose step, is being done.
   package private(set) var running: [Runner] = []
+
+  private struct Writer {
+    let step: @Sendable () -> WriterStep
+    let wait: @Sendable () -> Void
+    let isWoken: @Sendable () -> Bool
+    /// It waits, until it is woken.
+    var idle = false
+  }
 
   package enum Runner: Equatable {
     case writer
@@ -16,8 +24,11 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
 
   package init() {}
 
-  package func runWriter(step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void) {
-    writer = step
+  package func runWriter(
+    step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void,
+    isWoken: @escaping @Sendable () -> Bool
+  ) {
+    writer = Writer(step: step, wait: wait, isWoken: isWoken)
   }
 
   package func makeJobQueue(name: String, limit: Int) -> any JobQueue {
@@ -26,14 +37,22 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
     return queue
   }
 
-  /// One step of the writer; false if there was nothing to do.
+  /// One step of the writer; false if there was nothing to do. A writer that waits does nothing before it is woken: if nobody
+  /// does, what it should have done never happens.
   package func stepWriter() -> Bool {
     guard let writer else { return false }
+    if writer.idle {
+      guard writer.isWoken() else { return false }
+      writer.wait()
+      self.writer!.idle = false
+    }
     running.append(.writer)
     defer { running.removeLast() }
-    switch writer() {
+    switch writer.step() {
     case .wrote: return true
-    case .idle: return false
+    case .idle:
+      self.writer?.idle = true
+      return false
     case .ended:
       self.writer = nil
       return true

@@ -1,5 +1,6 @@
 import GrapeCommitLog
 import GrapeLog
+import GrapeWire
 
 extension Simulation {
   static let topicNames = ["a", "b", "c.d", "e_f"]
@@ -13,6 +14,13 @@ extension Simulation {
       // Nobody hears what a dead process says.
       if directory.hasDied { return }
       note("  answer to \(operation): \(result)")
+      if case .failure(let error) = result, error.code == .tooLarge, !isLarge(request) {
+        model.report("refused as too large: \(operation)")
+      }
+      // What was answered before it was written still takes its room.
+      if case .failure(let error) = result, error.code == .busy, model.waiting == 0, !meanwhile {
+        model.report("refused as busy, with nothing waiting: \(operation)")
+      }
       model.answered(operation, result, failing: failing)
     }
     let box = Unshared(answer)
@@ -28,9 +36,18 @@ extension Simulation {
     }
   }
 
-  /// A partition that is mostly there.
-  func anyPartition() -> TopicPartition {
-    let topics = model.latest.topics
+  /// It may be larger than the log takes at once: entries have some bytes beside their contents.
+  private func isLarge(_ request: LogOperation.Request) -> Bool {
+    guard case .commit(let transaction) = request else { return false }
+    let contents =
+      transaction.appends.reduce(0) { $0 + $1.batch.count + 100 }
+      + transaction.offsets.reduce(0) { $0 + $1.committed.metadata.count + 100 }
+    return contents > options.transactionBytes
+  }
+
+  /// A partition that is mostly there, for those who see `state`.
+  func anyPartition(in state: ModelState? = nil) -> TopicPartition {
+    let topics = (state ?? model.latest).topics
     if topics.isEmpty || random.chance(1, in: 30) {
       return TopicPartition(random.pick(Self.topicNames), Int32(random.below(4)))
     }

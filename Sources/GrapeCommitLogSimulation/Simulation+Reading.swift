@@ -5,7 +5,7 @@ import GrapeWire
 extension Simulation {
   func read() {
     guard let log else { return }
-    let partition = anyPartition()
+    let partition = anyPartition(in: model.visible)
     let expected = model.visible.find(partition).map { model.visible.topics[$0.topic].partitions[$0.partition] }
     var offset = Int64(random.below(3))
     if case .success(let expected) = expected {
@@ -19,11 +19,15 @@ extension Simulation {
     let queueFull = threads.queues.contains { $0.name == "log-reader" && $0.count >= options.readQueue }
     note("  read \(partition) from \(offset), \(maxBytes) bytes")
     pendingReads += 1
+    summary.reads += 1
     let directory = directory
+    let faults = disk.faults
     let box = Unshared { [unowned self] (result: Result<ReadResult, LogError>) in
       if directory.hasDied { return }
       pendingReads -= 1
-      if let wrong = difference(result, expected, offset, maxBytes, queueFull) {
+      if case .failure = result { summary.failedReads += 1 }
+      // Only what fails while it reads is an excuse.
+      if let wrong = difference(result, expected, offset, maxBytes, queueFull, disk.faults > faults) {
         model.report("read of \(partition) from \(offset): \(wrong)")
       }
     }
@@ -33,7 +37,7 @@ extension Simulation {
   /// What is wrong with a read's answer; nil if nothing is.
   private func difference(
     _ result: Result<ReadResult, LogError>, _ expected: Result<ModelState.Partition, LogError>, _ offset: Int64,
-    _ maxBytes: Int, _ queueFull: Bool
+    _ maxBytes: Int, _ queueFull: Bool, _ diskFailed: Bool
   ) -> String? {
     switch (result, expected) {
     case (.failure(let error), _) where error.code == .closed: return closing ? nil : "\(error)"
@@ -45,7 +49,7 @@ extension Simulation {
       switch error.code {
       case .offsetOutOfRange: return inside ? "\(error)" : nil
       case .busy: return queueFull ? nil : "\(error)"
-      case .failed: return failing ? nil : "\(error)"
+      case .failed: return diskFailed ? nil : "\(error)"
       case .corrupt: return damaged || disk.failedSynchronizations > 0 ? nil : "\(error)"
       default: return "\(error)"
       }
@@ -62,7 +66,7 @@ extension Simulation {
   func readByTime() {
     // Whether a log that is being closed still answers is its own business.
     guard let log, !closing else { return }
-    let partition = anyPartition()
+    let partition = anyPartition(in: model.visible)
     let timestamp = clock.wallMilliseconds + Int64(random.within(-30_000...100))
     let model = Unshared(model)
     let expected = model.value.visible.find(partition).map {
@@ -78,8 +82,8 @@ extension Simulation {
   /// Bounds, topics, groups.
   func lookAround() {
     guard let log, !closing else { return }
+    let partition = anyPartition(in: model.visible)
     let model = Unshared(model)
-    let partition = anyPartition()
     let bounds = model.value.visible.find(partition).map {
       model.value.visible.topics[$0.topic].partitions[$0.partition].bounds
     }
@@ -101,7 +105,7 @@ extension Simulation {
 
   func watch() {
     guard let log, !closing, model.watches.count < 20 else { return }
-    let partition = anyPartition()
+    let partition = anyPartition(in: model.visible)
     let end = model.visible.partition(partition)?.bounds.end ?? 0
     let offset = max(end + Int64(random.within(-2...4)), 0)
     let watch = ModelWatch(
@@ -159,17 +163,24 @@ extension Simulation {
   private func answer<Value: Sendable>(
     _ what: @autoclosure () -> String, _ ask: (@escaping @Sendable (Result<Value, LogError>) -> Void) -> Void
   ) throws(Wrong) -> Value {
-    // There must be room for one more.
-    stepQueueUntilEmpty("log-reader")
-    let box = Unshared(Answer<Value>())
-    ask { box.value.result = $0 }
-    if box.value.result == nil { stepQueueUntilEmpty("log-reader") }
-    guard let result = box.value.result else { throw Wrong(message: "\(what()): no answer") }
+    guard let result = self.ask(ask) else { throw Wrong(message: "\(what()): no answer") }
     do {
       return try result.get()
     } catch {
       throw Wrong(message: "\(what()): \(error)")
     }
+  }
+
+  /// The same, which may fail; nil if there is no answer.
+  func ask<Value: Sendable>(
+    _ ask: (@escaping @Sendable (Result<Value, LogError>) -> Void) -> Void
+  ) -> Result<Value, LogError>? {
+    // There must be room for one more.
+    stepQueueUntilEmpty("log-reader")
+    let box = Unshared(Answer<Value>())
+    ask { box.value.result = $0 }
+    if box.value.result == nil { stepQueueUntilEmpty("log-reader") }
+    return box.value.result
   }
 
   private final class Answer<Value> {

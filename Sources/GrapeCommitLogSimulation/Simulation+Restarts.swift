@@ -16,7 +16,14 @@ extension Simulation {
     var end = end
     // What a synchronisation failed to bring to the disk may be gone, whoever lives on.
     if disk.failedSynchronizations > 0 { end = .powerLost }
-    if end == .powerLost { disk.losePower() } else { disk.kill() }
+    if end == .powerLost {
+      disk.losePower()
+      summary.powerLosses += 1
+    } else {
+      disk.kill()
+      summary.kills += 1
+    }
+    summary.faults += disk.faults
     return end
   }
 
@@ -34,6 +41,8 @@ extension Simulation {
       }
       directory = disk.mount()
       threads = SimulatedThreads()
+      if random.chance(1, in: 4) { options = Self.options(&random) }
+      note("  \(options)")
       deputy = false
       pendingReads = 0
       let cuts: [RecoveryReport.Cut]
@@ -52,16 +61,20 @@ extension Simulation {
       disk.disarm()
       disk.forgetFaults()
       if worst == .closed, let cut = cuts.first { throw Wrong(message: "after an orderly stop: \(cut)") }
+      summary.cuts += cuts.count
       break
     }
-    restarted()
+    summary.starts += 1
     note("  opened")
+    let before = model.uncertain.count
     if let wrong = model.restarted(after: worst, found: try readEverything()) { throw Wrong(message: wrong) }
+    summary.lost += before - model.survived
     try check()
   }
 
   private func startFailed(_ error: LogError, _ worst: LogModel.End) throws(Wrong) -> LogModel.End {
     defer { disk.disarm() }
+    summary.failedStarts += 1
     if directory.hasDied { return max(worst, endProcess(endOfDeath)) }
     guard failing && error.code == .failed else {
       throw Wrong(message: "the log does not open after \(worst): \(error)")
@@ -74,6 +87,7 @@ extension Simulation {
     if directory.hasDied { return try restart(after: endOfDeath) }
     if random.chance(1, in: 4) {
       disk.losePower()
+      summary.powerLosses += 1
       return try start(after: end == .closed ? .closed : .powerLost)
     }
     try start(after: end)

@@ -10,7 +10,8 @@ package final class Simulation: @unchecked Sendable {
   let disk: SimulatedDisk
   let clock = SimulatedClock()
   let model = LogModel()
-  let options: CommitLogOptions
+  /// Of the present process.
+  var options: CommitLogOptions
   var payload = SimulatedPayload()
   var threads = SimulatedThreads()
   var directory: SimulatedDirectory
@@ -23,6 +24,8 @@ package final class Simulation: @unchecked Sendable {
   var pendingReads = 0
   /// No step of another thread comes between now.
   var undisturbed = true
+  /// Another thread is in the middle of a step.
+  private(set) var meanwhile = false
   /// The log was asked to close.
   var closing = false
   /// A bit was turned over.
@@ -31,16 +34,7 @@ package final class Simulation: @unchecked Sendable {
   private let stepCount: Int
   private let seed: UInt64
   private var traced: [String]?
-  private(set) var steps = 0
-  private(set) var restarts = 0
-
-  /// What a run did, for those who want to know whether it was worth it.
-  package struct Summary: Sendable {
-    package var steps = 0
-    package var calls = 0
-    package var restarts = 0
-    package var operations = 0
-  }
+  var summary = Summary()
 
   /// Something was not as it must be.
   package struct Failure: Error, CustomStringConvertible {
@@ -56,23 +50,25 @@ package final class Simulation: @unchecked Sendable {
 
   /// Runs the simulation of a seed. Throws what is wrong with the log.
   @discardableResult
-  package static func run(seed: UInt64, tracing: Bool = false) throws(Failure) -> Summary {
-    let simulation = Simulation(seed: seed, tracing: tracing)
+  package static func run(seed: UInt64) throws(Failure) -> Summary {
+    let simulation = Simulation(seed: seed, tracing: false)
     try simulation.runToTheEnd()
-    return Summary(
-      steps: simulation.steps, calls: simulation.disk.calls, restarts: simulation.restarts,
-      operations: simulation.model.operations)
+    return simulation.summary
   }
 
   /// Everything that happens in the simulation of a seed, in words.
-  package static func traced(seed: UInt64) throws(Failure) -> [String] {
+  package static func traced(seed: UInt64) throws(Failure) -> (Summary, trace: [String]) {
     let simulation = Simulation(seed: seed, tracing: true)
     try simulation.runToTheEnd()
-    return simulation.traced ?? []
+    return (simulation.summary, simulation.traced ?? [])
   }
 
   private func runToTheEnd() throws(Failure) {
-    defer { end() }
+    defer {
+      summary.calls = disk.calls
+      summary.operations = model.operations
+      end()
+    }
     do throws(Wrong) {
       try run()
     } catch {
@@ -114,7 +110,7 @@ package final class Simulation: @unchecked Sendable {
   }
 
   /// Small segments, so that they change often; queues and caches from none to plenty.
-  private static func options(_ random: inout SimulationRandom) -> CommitLogOptions {
+  static func options(_ random: inout SimulationRandom) -> CommitLogOptions {
     var options = CommitLogOptions()
     options.segmentBytes = random.pick([16 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10])
     options.queueBytes = random.pick([2_000, 20_000, 64 << 20, 64 << 20])
@@ -128,17 +124,21 @@ package final class Simulation: @unchecked Sendable {
   }
 
   private func run() throws(Wrong) {
-    note("options \(options)")
     try start(after: .closed)
+    // Most logs have topics before anything else is asked of them.
+    if random.chance(3, in: 4) {
+      for _ in 0..<random.within(1...3) { createTopic() }
+      _ = threads.stepWriter()
+    }
     let total = weights.reduce(0, +)
-    while steps < stepCount {
-      steps += 1
+    while summary.steps < stepCount {
+      summary.steps += 1
       var drawn = random.below(total)
       let step = SimulationStep.allCases.first { step in
         drawn -= weights[step.rawValue]
         return drawn < 0
       }!
-      note("\(steps) \(step)")
+      note("\(summary.steps) \(step)")
       undisturbed = false
       try perform(step)
       undisturbed = true
@@ -180,7 +180,11 @@ package final class Simulation: @unchecked Sendable {
     case .stepHousekeeper: stepQueue("log-segments")
     case .changeDeputy: changeDeputy()
     case .assist: if deputy { log?.assist() }
-    case .advanceClock: clock.advance(milliseconds: random.below(10_000))
+    case .advanceClock:
+      clock.advance(milliseconds: random.below(10_000))
+      // A clock that is set may go back.
+      if random.chance(1, in: 8) { clock.wallMilliseconds -= Int64(random.below(60_000)) }
+    case .decay: try decay()
     case .closeAndOpen: try closeAndOpen()
     case .killAndOpen: try restart(after: .killed)
     case .losePowerAndOpen: try restart(after: .powerLost)
@@ -215,7 +219,12 @@ package final class Simulation: @unchecked Sendable {
   private func interlude() {
     guard !undisturbed, random.chance(1, in: 10) else { return }
     undisturbed = true
-    defer { undisturbed = false }
+    summary.interludes += 1
+    meanwhile = true
+    defer {
+      undisturbed = false
+      meanwhile = false
+    }
     note("  meanwhile")
     let reading = threads.running.contains(.queue("log-reader"))
     switch random.below(8) {
@@ -229,7 +238,4 @@ package final class Simulation: @unchecked Sendable {
     default: readByTime()
     }
   }
-
-  /// Counted by restarts that succeeded.
-  func restarted() { restarts += 1 }
 }

@@ -8,7 +8,7 @@ enum SimulationStep: Int, CaseIterable {
   case changeDeputy, assist
   case advanceClock
   case closeAndOpen, killAndOpen, losePowerAndOpen
-  case armDeath, armFault, fillDisk, freeDisk
+  case armDeath, armFault, fillDisk, freeDisk, decay
 
   /// How often it happens, beside the others.
   var weight: Int {
@@ -41,6 +41,7 @@ enum SimulationStep: Int, CaseIterable {
     case .armFault: 5
     case .fillDisk: 1
     case .freeDisk: 2
+    case .decay: 2
     }
   }
 

@@ -35,7 +35,7 @@ struct Simulator {
     var failure = failure
     if !traced {
       do throws(Simulation.Failure) {
-        try Simulation.run(seed: failure.seed, tracing: true)
+        _ = try Simulation.traced(seed: failure.seed)
         return "\(failure)\nThe same seed passes when it is run again: the simulation is not deterministic.\n"
       } catch {
         failure = error
@@ -107,10 +107,7 @@ final class Runs: Sendable {
   private struct State {
     var next: UInt64
     var done: UInt64 = 0
-    var steps = 0
-    var calls = 0
-    var restarts = 0
-    var operations = 0
+    var total = Simulation.Summary()
     var failed: Simulation.Failure?
   }
 
@@ -128,23 +125,24 @@ final class Runs: Sendable {
   var done: UInt64 { state.withLock { $0.done } }
 
   var summary: String {
-    state.withLock {
-      "\($0.done) seeds: \($0.operations) operations in \($0.steps) steps, \($0.calls) calls to the disk, "
-        + "\($0.restarts) starts"
-    }
+    state.withLock { "\($0.done) seeds: \($0.total)" }
   }
 
   func work(job: Int, tracing: Bool, _ tell: () -> Void) {
     while let seed = take() {
       CrashReport.running(seed, job: job)
       do throws(Simulation.Failure) {
-        let summary = try Simulation.run(seed: seed, tracing: tracing)
+        let summary: Simulation.Summary
+        if tracing {
+          let trace: [String]
+          (summary, trace) = try Simulation.traced(seed: seed)
+          print(trace.joined(separator: "\n"))
+        } else {
+          summary = try Simulation.run(seed: seed)
+        }
         state.withLock { state in
           state.done += 1
-          state.steps += summary.steps
-          state.calls += summary.calls
-          state.restarts += summary.restarts
-          state.operations += summary.operations
+          state.total += summary
         }
       } catch {
         state.withLock { state in

@@ -28,6 +28,13 @@ final class ThreadSignal: @unchecked Sendable {
     pthread_cond_signal(condition)
   }
 
+  /// True if `wait` would return at once.
+  var isSignalled: Bool {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return signalled
+  }
+
   func wait() {
     pthread_mutex_lock(mutex)
     while !signalled { pthread_cond_wait(condition, mutex) }

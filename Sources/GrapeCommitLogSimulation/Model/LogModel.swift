@@ -16,6 +16,10 @@ final class LogModel {
   /// Of `uncertain`: so many are answered.
   private var answeredCount = 0
   private var lastNumber = 0
+  /// The log failed: it takes nothing any more.
+  private var failed = false
+  /// Of the operations that were uncertain at the last restart, so many were there.
+  private(set) var survived = 0
   /// Every topic that there ever was.
   private var everyTopic: [ModelState.Topic] = []
   private(set) var watches: [ModelWatch] = []
@@ -39,6 +43,7 @@ final class LogModel {
 
   /// The log took the operation.
   func accepted(_ operation: LogOperation) {
+    if failed { report("taken by a log that had failed: \(operation)") }
     lastNumber += 1
     operation.number = lastNumber
     operation.outcome = latest.apply(operation)
@@ -64,6 +69,7 @@ final class LogModel {
         operation.answer = .refused
       } else if failing && error.code == .failed {
         operation.answer = .unknown
+        failed = true
       } else {
         report("answered with \(error), expected \(operation.outcome): \(operation)")
       }
@@ -81,6 +87,7 @@ final class LogModel {
 
   private func acknowledged(_ operation: LogOperation, _ receipt: CommitReceipt) {
     operation.answer = .acknowledged(receipt.durability)
+    if failed { report("acknowledged by a log that had failed: \(operation)") }
     switch operation.outcome {
     case .refused(let code): return report("acknowledged, expected \(code): \(operation)")
     case .committed(let offsets) where offsets != receipt.baseOffsets:
@@ -131,6 +138,8 @@ final class LogModel {
       next += 1
     }
     candidate.forgetTheRest()
+    survived = next
+    failed = false
     durable = candidate
     visible = candidate
     latest = candidate
