@@ -59,6 +59,12 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
     }
   }
 
+  /// The writer waits, and nobody has woken it.
+  package var isWriterAsleep: Bool {
+    guard let writer else { return false }
+    return writer.idle && !writer.isWoken()
+  }
+
   /// The next job of a queue; false if there is none.
   package func step(_ queue: SimulatedJobQueue) -> Bool {
     guard let job = queue.take() else { return false }

@@ -109,9 +109,10 @@ extension Simulation {
     let difference = model.visible.difference(from: found)
     if let difference {
       // Damage to the last groups cannot be told from a torn write. What is cut is reported, and kept in a file.
-      guard cuts.contains(where: { $0.file.hasSuffix(bit.file) }), model.hasBegun(with: found) else {
+      guard cuts.contains(where: { $0.file.hasSuffix(bit.file) }) else {
         throw Wrong(message: "damage went unnoticed: \(difference)")
       }
+      if let wrong = model.damaged(found: found) { throw Wrong(message: "a damaged log lost more than its end: \(wrong)") }
     }
     _ = try close(quietly: true)
     return difference == nil

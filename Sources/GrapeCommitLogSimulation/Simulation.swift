@@ -151,7 +151,13 @@ package final class Simulation: @unchecked Sendable {
   /// Throws what model or disk have found.
   func check() throws(Wrong) {
     if let violation = disk.violation { throw Wrong(message: violation) }
-    if !directory.hasDied { model.checkWatches() }
+    if !directory.hasDied {
+      model.checkWatches()
+      // The deputy sees to what it hands over itself.
+      if model.waiting > 0 && !deputy && threads.isWriterAsleep {
+        throw Wrong(message: "\(model.waiting) operations wait, and nobody wakes the writer")
+      }
+    }
     if let problem = model.takeProblem() { throw Wrong(message: problem) }
   }
 
@@ -179,7 +185,7 @@ package final class Simulation: @unchecked Sendable {
     case .stepReader: stepQueue("log-reader")
     case .stepHousekeeper: stepQueue("log-segments")
     case .changeDeputy: changeDeputy()
-    case .assist: if deputy { log?.assist() }
+    case .assist: log?.assist()
     case .advanceClock:
       clock.advance(milliseconds: random.below(10_000))
       // A clock that is set may go back.

@@ -92,14 +92,6 @@ extension ModelState.Partition {
   }
 }
 
-extension PartitionHistory {
-  /// True if the batches are the first of this partition.
-  func hasBegun(with found: [LogBatch]) -> Bool {
-    found.count <= batches.count
-      && zip(batches, found).allSatisfy { $0.baseOffset == $1.baseOffset && $0.isSame(as: $1) }
-  }
-}
-
 extension ModelBatch {
   /// True if the log's bytes are those that were given, but for the base offset, which the log fills in.
   func isSame(as batch: LogBatch) -> Bool {

@@ -20,8 +20,8 @@ final class LogModel {
   private var failed = false
   /// Of the operations that were uncertain at the last restart, so many were there.
   private(set) var survived = 0
-  /// Every topic that there ever was.
-  private var everyTopic: [ModelState.Topic] = []
+  /// Everything that is on the disk for sure, in order.
+  private var history: [LogOperation] = []
   private(set) var watches: [ModelWatch] = []
   private var problem: String?
 
@@ -47,7 +47,6 @@ final class LogModel {
     lastNumber += 1
     operation.number = lastNumber
     operation.outcome = latest.apply(operation)
-    if let topic = operation.topic { everyTopic.append(topic) }
     uncertain.append(operation)
   }
 
@@ -104,7 +103,11 @@ final class LogModel {
 
   /// Everything answered so far is on the disk.
   private func settle() {
-    for operation in uncertain.prefix(answeredCount) { durable.apply(operation) }
+    for operation in uncertain.prefix(answeredCount) {
+      durable.apply(operation)
+      operation.durableBefore = lastNumber
+    }
+    history += uncertain.prefix(answeredCount)
     uncertain.removeFirst(answeredCount)
     answeredCount = 0
   }
@@ -138,6 +141,8 @@ final class LogModel {
       next += 1
     }
     candidate.forgetTheRest()
+    for operation in uncertain.prefix(next) { operation.durableBefore = lastNumber }
+    history += uncertain.prefix(next)
     survived = next
     failed = false
     durable = candidate
@@ -149,19 +154,20 @@ final class LogModel {
     return nil
   }
 
-  /// True if everything in `found` was given to the log, in that order, though there may have been more behind it.
-  func hasBegun(with found: FoundLog) -> Bool {
-    var place = 0
-    for topic in found.topics {
-      let there = found.partitions[place..<place + Int(topic.configuration.partitions)]
-      place = there.endIndex
-      let known = everyTopic.contains { candidate in
-        candidate.name == topic.name && candidate.configuration == topic.configuration
-          && zip(candidate.partitions, there).allSatisfy { $0.history.hasBegun(with: $1.batches) }
-      }
-      if !known { return false }
+  /// Compares what a log shows whose end was damaged and cut off with what it must at least have: an operation was known to be on the
+  /// disk when a later one was written, and that one says so. Nil if all is well.
+  func damaged(found: FoundLog) -> String? {
+    let all = history + uncertain
+    let last = all.last { $0.hasEffect }?.number ?? 0
+    let floor = (all.lastIndex { $0.hasEffect && ($0.durableBefore ?? .max) < last } ?? -1) + 1
+    var candidate = ModelState()
+    for operation in all.prefix(floor) { candidate.apply(operation) }
+    guard let nearest = candidate.difference(from: found) else { return nil }
+    for operation in all[floor...] {
+      candidate.apply(operation)
+      if candidate.difference(from: found) == nil { return nil }
     }
-    return true
+    return nearest
   }
 
   /// How many of the uncertain operations must have survived.

@@ -33,10 +33,19 @@ final class LogOperation {
   var number = 0
   var outcome = Outcome.done
   var answer = Answer.none
-  /// Of the creation of a topic: the topic, empty.
+  /// Number of the last operation that had been handed over when this one was known to be on the disk.
+  var durableBefore: Int?
+  /// Of the creation of a topic that was not there before: the topic, empty.
   var topic: ModelState.Topic?
 
   init(_ request: Request) { self.request = request }
+
+  /// The log holds something of it: neither a refusal nor the creation of a topic that is there leaves a trace.
+  var hasEffect: Bool {
+    if case .refused = outcome { return false }
+    if case .createTopic = request { return topic != nil }
+    return true
+  }
 
   /// Topics are created and deleted durably.
   var durability: Durability {
