@@ -38,6 +38,10 @@ let package = Package(
       dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
     .executableTarget(
       name: "GrapeCommitLogBench", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
+    // The log on a simulated disk, step by step from a seed, beside a model that checks it.
+    .target(
+      name: "GrapeCommitLogSimulation", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire"]),
+    .executableTarget(name: "GrapeLogSimulator", dependencies: ["GrapeCommitLogSimulation"]),
     .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeCore", "GrapeWire"]),
 
     // What an application's author imports.
@@ -94,6 +98,7 @@ let package = Package(
       name: "GrapeLogTests",
       dependencies: [
         "GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire", "GrapeLogCrashWriter", "CGrapeLinux",
+        "GrapeCommitLogSimulation",
       ]),
     .testTarget(
       name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),

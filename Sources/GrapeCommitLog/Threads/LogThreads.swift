@@ -1,7 +1,10 @@
 /// Where the log's work in the background happens: on threads of its own, or step by step where a simulation wants it.
 package protocol LogThreads: Sendable {
-  /// Runs the writer: `step` does what there is to do and tells what it found; `wait` returns when there may be more.
-  func runWriter(step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void)
+  /// Runs the writer: `step` does what there is to do and tells what it found; `wait` returns when there may be more,
+  /// which `isWoken` tells without waiting.
+  func runWriter(
+    step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void,
+    isWoken: @escaping @Sendable () -> Bool)
 
   /// A queue for jobs that are done one after the other, `limit` at most waiting.
   func makeJobQueue(name: String, limit: Int) -> any JobQueue
@@ -39,7 +42,10 @@ package protocol JobQueue: Sendable {
 
 /// The threads of a real log.
 struct SystemThreads: LogThreads {
-  func runWriter(step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void) {
+  func runWriter(
+    step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void,
+    isWoken: @escaping @Sendable () -> Bool
+  ) {
     BackgroundThread.start("log-writer") {
       while true {
         switch step() {

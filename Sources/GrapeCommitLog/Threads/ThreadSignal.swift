@@ -32,6 +32,13 @@ final class ThreadSignal: @unchecked Sendable {
     pthread_cond_signal(condition)
   }
 
+  /// True if `wait` would return at once.
+  var isSignalled: Bool {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return signalled
+  }
+
   /// Returns when there was a signal, or at `deadline` (nanoseconds of the monotonic clock).
   func wait(until deadline: Int64? = nil) {
     pthread_mutex_lock(mutex)
