@@ -25,6 +25,10 @@ public struct Profile: Hashable, Sendable {
   public var retry: Retry
   /// Most events that may wait in the input topic; 0: no limit.
   public var queueLimit: Int
+  /// Consumed events older than this may be dropped from the input topic; zero: never by age.
+  public var retentionAge: Duration
+  /// A partition of the input topic larger than this may lose its oldest consumed events, bytes; 0: never by size.
+  public var retentionSize: Int
   /// For events that do not ask for one.
   public var durability: Durability
   /// Set for the workers. In order of name.
@@ -47,6 +51,8 @@ public struct Profile: Hashable, Sendable {
     heartbeat = .seconds(2)
     retry = Retry()
     queueLimit = 0
+    retentionAge = .zero
+    retentionSize = 0
     durability = .disk
     environment = []
     inheritEnvironment = Self.defaultInheritedEnvironment

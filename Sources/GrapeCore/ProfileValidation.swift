@@ -14,6 +14,8 @@ public enum ProfileBounds {
   public static let backoff: ClosedRange<Duration> = .zero...Duration.seconds(3600)
   public static let maxBackoff: ClosedRange<Duration> = .zero...Duration.seconds(86400)
   public static let queueLimit = 0...1_000_000_000_000
+  public static let retentionAge: ClosedRange<Duration> = .zero...Duration.seconds(3650 * 86400)
+  public static let retentionSize = 0...(1 << 50)
   public static let logBytes = (64 << 10)...(1 << 30)
   /// Most variables in `environment` and names in `inherit-environment`.
   public static let variables = 256
@@ -65,6 +67,8 @@ extension Profile {
         FieldProblem(root.key("retry").key("max-backoff"), "\(most) is less than retry.backoff, which is \(first)"))
     }
     check(root.key("queue-limit"), queueLimit, ProfileBounds.queueLimit)
+    check(root.key("retention-age"), retentionAge, ProfileBounds.retentionAge)
+    check(root.key("retention-size"), retentionSize, ProfileBounds.retentionSize, bytes: true)
     environmentProblems(&problems)
     check(root.key("log-bytes"), logBytes, ProfileBounds.logBytes, bytes: true)
     return problems

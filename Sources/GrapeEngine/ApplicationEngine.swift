@@ -103,12 +103,33 @@ public final class ApplicationEngine {
           guard missing == 0 else { return }
           if let failure { return completion(.failure(failure)) }
           lanes = loaded.compactMap { $0 }
+          claim(offsets)
           state = stopped ? .stopped : .running
           if stopped { perform(pool.stop(now: reactor.now)) }
           countBacklog()
           schedulePump()
           completion(.success(()))
         })
+    }
+  }
+
+  /// Commits where it begins in partitions of which it has consumed nothing yet: retention keeps what a group that has
+  /// committed an offset has still to consume.
+  private func claim(_ offsets: [TopicPartition: CommittedOffset]) {
+    var transaction = Transaction()
+    for lane in lanes {
+      let place = TopicPartition(topic, lane.partition)
+      guard offsets[place] == nil else { continue }
+      transaction.offsets.append(
+        .init(group: name.text, partition: place, committed: CommittedOffset(offset: lane.processed)))
+    }
+    if transaction.offsets.isEmpty { return }
+    environment.gate.commit(transaction) { [self] result in
+      if case .failure(let error) = result {
+        environment.logger.error(
+          "the start of an application's consumption could not be recorded",
+          metadata: ["grape.app": "\(name.text)", "error": "\(error.message)"])
+      }
     }
   }
 

@@ -17,6 +17,17 @@ extension EventLog {
     try await outcome { self.alterTopic(name, configuration: configuration, completion: $0) }
   }
 
+  /// Creates a topic, or gives an existing one this cleanup and retention. `invalidArgument` if it has another number
+  /// of partitions.
+  public func ensureTopic(_ name: String, configuration: TopicConfiguration) async throws(LogError) {
+    do throws(LogError) {
+      try await createTopic(name, configuration: configuration)
+    } catch {
+      guard error.code == .topicExists else { throw error }
+      try await alterTopic(name, configuration: configuration)
+    }
+  }
+
   /// See `deleteRecords(of:before:completion:)`.
   public func deleteRecords(of partition: TopicPartition, before offset: Int64) async throws(LogError) {
     try await outcome { self.deleteRecords(of: partition, before: offset, completion: $0) }

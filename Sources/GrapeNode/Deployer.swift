@@ -260,11 +260,16 @@ actor Deployer {
   func record(_ candidate: Candidate, stopped: Bool) async throws(StatusError) -> Entry {
     let manifest = candidate.package.manifest
     do throws(LogError) {
-      try await log.createTopic(
-        manifest.name.eventsTopic, configuration: TopicConfiguration(partitions: Int32(manifest.partitions)))
+      let profile = manifest.profile
+      let age = profile.retentionAge / .milliseconds(1)
+      try await log.ensureTopic(
+        manifest.name.eventsTopic,
+        configuration: TopicConfiguration(
+          partitions: Int32(manifest.partitions), retentionMilliseconds: age == 0 ? nil : Int64(age),
+          retentionBytes: profile.retentionSize == 0 ? nil : Int64(profile.retentionSize)))
       try await log.createTopic(manifest.name.deadLettersTopic, configuration: TopicConfiguration(partitions: 1))
     } catch {
-      throw StatusError(error.code == .topicExists ? .conflict : .unavailable, error.message)
+      throw StatusError(error.code == .topicExists || error.code == .invalidArgument ? .conflict : .unavailable, error.message)
     }
     let archive: [UInt8]
     do throws(NodeError) { archive = try Files.read(candidate.archive) } catch {

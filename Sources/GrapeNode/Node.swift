@@ -88,6 +88,7 @@ struct NodeService: Service {
     var options = CommitLogOptions()
     options.segmentBytes = configuration.segmentBytes
     options.tailCacheBytes = configuration.cacheBytes
+    options.lowSpaceBytes = configuration.lowSpaceBytes
     // A lone call's commits are written on the reactor's thread; what gathers under load goes to the writer's, beside which
     // the reactor goes on gathering.
     options.assistBytes = 1536
@@ -132,9 +133,9 @@ struct NodeService: Service {
 
   private func createSystemTopics(_ log: CommitLog) async throws {
     do throws(LogError) {
-      try await log.createTopic(
+      try await log.ensureTopic(
         SystemTopic.registry, configuration: TopicConfiguration(partitions: 1, cleanup: .compact))
-      try await log.createTopic(
+      try await log.ensureTopic(
         configuration.name.repliesTopic,
         configuration: TopicConfiguration(partitions: 1, retentionMilliseconds: 3_600_000))
     } catch {

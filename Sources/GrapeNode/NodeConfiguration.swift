@@ -15,6 +15,9 @@ public struct NodeConfiguration: Sendable {
   public var segmentBytes: Int
   /// Bytes of recent batches kept in memory for readers that keep up.
   public var cacheBytes: Int
+  /// With fewer bytes free on the disk new events are refused, while work on those that are there goes on; nil: two
+  /// segments.
+  public var lowSpaceBytes: Int64?
   /// Bytes of key + value + headers of one event.
   public var eventLimit: Int
   /// Handlers that a chain of events may pass through.
@@ -24,7 +27,7 @@ public struct NodeConfiguration: Sendable {
 
   public init(
     dataDirectory: String, socketPath: String? = nil, name: NodeName, logger: Logger,
-    segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024, eventLimit: Int = 8 * 1024 * 1024,
+    segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024, lowSpaceBytes: Int64? = nil, eventLimit: Int = 8 * 1024 * 1024,
     hopLimit: Int = 64, shutdownTimeout: Duration = .seconds(20)
   ) {
     self.dataDirectory = dataDirectory
@@ -33,6 +36,7 @@ public struct NodeConfiguration: Sendable {
     self.logger = logger
     self.segmentBytes = segmentBytes
     self.cacheBytes = cacheBytes
+    self.lowSpaceBytes = lowSpaceBytes
     self.eventLimit = eventLimit
     self.hopLimit = hopLimit
     self.shutdownTimeout = shutdownTimeout

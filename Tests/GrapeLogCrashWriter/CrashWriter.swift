@@ -18,10 +18,19 @@ enum CrashWriter {
     let run = CommandLine.arguments[2]
     var options = CommitLogOptions()
     // Small segments, so that deaths while changing from one to the next are among those tried.
-    options.segmentBytes = 1 << 20
+    options.smallestSegment = 256 << 10
+    options.segmentBytes = 256 << 10
+    options.tailCacheBytes = 64 << 10
+    options.maintenanceMilliseconds = 10
+    options.cleanableShare = 0.1
+    options.lowSpaceBytes = 0
     let (log, report) = try CommitLog.open(directory: directory, options: options)
     say("recovered \(report.groups) groups, \(report.cuts.count) cuts")
     try await log.createTopic("crash", configuration: TopicConfiguration(partitions: partitions))
+    // What is dropped and compacted all the while, in the segments of what must stay.
+    try await log.createTopic(
+      "passing", configuration: TopicConfiguration(partitions: 1, retentionBytes: 100_000))
+    try await log.createTopic("compacted", configuration: TopicConfiguration(partitions: 1, cleanup: .compact))
     await withThrowingTaskGroup(of: Void.self) { group in
       for committer in 0..<6 { group.addTask { try await append(to: log, run: run, committer: committer) } }
     }
@@ -40,6 +49,9 @@ enum CrashWriter {
           appends: [
             SampleBatch.append([value, String(repeating: "x", count: size)], to: partition),
             SampleBatch.append(["twin of " + value], to: other),
+            SampleBatch.append([String(repeating: "p", count: 500)], to: TopicPartition("passing", 0)),
+            SampleBatch.append(
+              pairs: [("\(committer)", value + String(repeating: "c", count: 300))], to: TopicPartition("compacted", 0)),
           ],
           offsets: [
             .init(

@@ -19,7 +19,7 @@ struct LogCommand: ParsableCommand {
         grape log dump shop.events --count 10
         grape log verify --data ./node
       """,
-    subcommands: [Topics.self, LogDumpCommand.self, LogVerifyCommand.self])
+    subcommands: [Topics.self, LogDumpCommand.self, LogVerifyCommand.self, LogRepairCommand.self])
 
   struct Topics: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -91,13 +91,22 @@ struct LogVerifyCommand: ParsableCommand {
       EXAMPLES
         grape log verify
         grape log verify --data ./node --json
+        grape log verify --from 67108864 --to 134217728   # only what lies between two positions
       """)
   @OptionGroup var place: LogPlace
+  @Option(help: ArgumentHelp("First position to check, rounded down to a segment.", valueName: "position"))
+  var from: Int64 = 0
+  @Option(help: ArgumentHelp("Position to stop before, rounded up to a segment.", valueName: "position"))
+  var to: Int64?
 
   func run() throws {
     try reporting(json: place.options.json) {
       let showsProgress = Output.errorIsTerminal
-      let report = try CommitLog.verify(directory: try place.directory()) { done, total in
+      guard from >= 0, to.map({ $0 > from }) ?? true else {
+        throw CommandFailure(.usage, "--from \(from) --to \(to ?? 0): a range of positions goes from a smaller to a larger one")
+      }
+      let range = from == 0 && to == nil ? nil : from..<(to ?? .max)
+      let report = try CommitLog.verify(directory: try place.directory(), positions: range) { done, total in
         guard showsProgress, total > 0 else { return }
         Output.writeError("\r\(Format.bytes(done)) of \(Format.bytes(total)), \(done * 100 / total) %\u{1b}[K")
       }

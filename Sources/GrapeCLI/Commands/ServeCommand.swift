@@ -9,6 +9,8 @@ struct ServeSettings: Sendable {
   var name: String
   /// Bytes of one segment of the log.
   var segmentSize: Int
+  /// Bytes free on the disk below which new events are refused; nil: two segments.
+  var lowSpace: Int?
   var logger: Logger
 }
 
@@ -47,6 +49,12 @@ struct ServeCommand: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Bytes of one segment of the log.", valueName: "bytes"), transform: parseSegmentSize)
   var segmentSize: Int = 256 << 20
 
+  @Option(
+    help: ArgumentHelp(
+      "With fewer bytes free on the disk new events are refused. Default: two segments.", valueName: "bytes"),
+    transform: parseCount)
+  var lowSpace: Int?
+
   @Flag(help: "Write the node's log as JSON lines.")
   var json = false
 
@@ -65,7 +73,7 @@ struct ServeCommand: AsyncParsableCommand {
       try await runNode(
         ServeSettings(
           dataDirectory: data, socketPath: socketPath, name: name ?? hostName(), segmentSize: segmentSize,
-          logger: logger))
+          lowSpace: lowSpace,          logger: logger))
     }
   }
 }

@@ -8,7 +8,8 @@ func runNode(_ settings: ServeSettings) async throws {
   do throws(NameError) { name = try NodeName(settings.name) } catch { throw CommandFailure(.usage, error.message) }
   let configuration = NodeConfiguration(
     dataDirectory: settings.dataDirectory, socketPath: settings.socketPath, name: name, logger: settings.logger,
-    segmentBytes: settings.segmentSize)
+    segmentBytes: settings.segmentSize,
+    lowSpaceBytes: settings.lowSpace.map(Int64.init))
   do {
     try await Node.run(configuration, environment: processEnvironment())
   } catch let error as NodeError {

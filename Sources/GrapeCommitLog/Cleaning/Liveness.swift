@@ -20,7 +20,18 @@ struct Liveness: Sendable {
   /// Topics that exist.
   var topics: [TopicID: Topic] = [:]
 
+  /// Nothing is dead, whatever it is.
+  static let everything: Liveness = {
+    var liveness = Liveness()
+    liveness.keepsAll = true
+    return liveness
+  }()
+  private var keepsAll = false
+
+  func exists(_ topic: TopicID) -> Bool { keepsAll || topics[topic] != nil }
+
   func partition(_ topic: TopicID, _ partition: Int32) -> Partition? {
+    if keepsAll { return Partition(start: 0, end: .max, unconsumed: 0) }
     guard let found = topics[topic], found.partitions.indices.contains(Int(partition)) else { return nil }
     return found.partitions[Int(partition)]
   }

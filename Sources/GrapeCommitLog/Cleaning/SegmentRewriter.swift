@@ -59,6 +59,7 @@ struct SegmentRewriter: ~Copyable {
   private var deadTopics: [TopicID: (name: String, TopicConfiguration)] = [:]
   private var droppedTopic: TopicID = 0
   private var spared = false
+  private var created: Set<TopicID> = []
 
   /// - Parameter file: an empty file for the result.
   init(
@@ -131,9 +132,9 @@ struct SegmentRewriter: ~Copyable {
       deletedGroups.insert(name)
       offsets = offsets.filter { $0.key.group != name }
     case .topicCreated(let id, let name, let configuration):
-      if liveness.topics[id] == nil { deadTopics[id] = (name, configuration) } else { keep(raw) }
+      if liveness.exists(id) { keep(raw) } else { deadTopics[id] = (name, configuration) }
     case .topicAltered(let id, let name, let configuration):
-      if liveness.topics[id] != nil {
+      if liveness.exists(id) {
         keep(raw)
       } else if deadTopics[id] != nil {
         deadTopics[id] = (name, configuration)
@@ -229,32 +230,60 @@ struct SegmentRewriter: ~Copyable {
     try file.synchronize()
   }
 
-  /// Ends the segment.
-  ///
-  /// - Parameters:
-  ///   - segments: what was added.
-  ///   - parts: the index of the last of them: how all partitions stood at its end.
-  ///   - compacted: what is left of compacted topics is compacted, but for what was spared.
+  /// Makes a topic in a group of its own, before anything else is added: its creation was lost.
+  mutating func create(_ id: TopicID, name: String, _ configuration: TopicConfiguration, sequence: UInt64) {
+    let bytes = GroupHeader.byteCount + EntryEncoder.topicBytes(name: name)
+    let storage = ByteStorage(capacity: bytes)
+    var encoder = EntryEncoder(UnsafeMutableRawBufferPointer(start: storage.base, count: bytes))
+    encoder.topicCreated(id, name: name, configuration)
+    keep(UnsafeRawBufferPointer(start: storage.base, count: bytes).part(GroupHeader.byteCount, bytes - GroupHeader.byteCount))
+    withExtendedLifetime(storage) {}
+    created.insert(id)
+  }
+
+  /// The partition's state is told at the segment's end, whatever was added.
+  mutating func state(topic: TopicID, partition: Int32) {
+    dropped.insert(Place(topic: topic, partition: partition))
+  }
+
+  mutating func flushIfLarge() throws(LogError) {
+    if buffer.count >= Self.pieceBytes { try flush() }
+  }
+
+  /// Ends a segment that replaces `segments`.
   mutating func finish(
     replacing segments: ArraySlice<Segment>, parts: [IndexFile.Part], sequences: ClosedRange<UInt64>, compacted: Bool,
     now: Int64
   ) throws(LogError) -> Rewritten {
-    let first = segments.first!.header
-    let capacity = segments.last!.upperBound - first.base
+    let generation = (segments.compactMap { $0.header.cleaned?.generation }.max() ?? 0) &+ 1
+    return try finish(
+      base: segments.first!.base, capacity: segments.last!.upperBound - segments.first!.base,
+      generation: generation, parts: parts, sequences: sequences, compacted: compacted, now: now)
+  }
+
+  /// Ends the segment.
+  ///
+  /// - Parameters:
+  ///   - parts: how all partitions stood at the end of what it replaces.
+  ///   - sequences: of all groups in what it replaces.
+  ///   - compacted: what is left of compacted topics is compacted, but for what was spared.
+  mutating func finish(
+    base: Int64, capacity: Int64, generation: UInt32, parts: [IndexFile.Part], sequences: ClosedRange<UInt64>,
+    compacted: Bool, now: Int64
+  ) throws(LogError) -> Rewritten {
     if open?.sequence != sequences.upperBound {
       finishGroup()
       open = GroupHeader(
         length: 0, entryCount: 0, sequence: sequences.upperBound, durable: 0, time: now, position: 0, log: 0)
     }
-    summarise(parts, keepsDeletions: first.base > 0)
+    summarise(parts, keepsDeletions: base > 0)
     finishGroup()
     try flush()
     guard written <= capacity else {
       throw LogError(.failed, "\(path): the rewritten segment has \(written) bytes, more than the \(capacity) before")
     }
-    let generation = (segments.compactMap { $0.header.cleaned?.generation }.max() ?? 0) &+ 1
     let header = SegmentHeader(
-      identity: identity, base: first.base, capacity: capacity, created: now,
+      identity: identity, base: base, capacity: capacity, created: now,
       cleaned: SegmentHeader.Cleaned(
         sequences: sequences, end: written, compacted: compacted && !spared, generation: generation & 0xff_ffff))
     try header.write(to: file)
@@ -298,7 +327,7 @@ struct SegmentRewriter: ~Copyable {
         encoder.trimmed(topic: place.topic, partition: place.partition, start: start)
       }
     }
-    for (place, committed) in offsets.sorted(by: Self.precedes) where liveness.topics[place.place.topic] != nil {
+    for (place, committed) in offsets.sorted(by: Self.precedes) where liveness.exists(place.place.topic) {
       encoder.offset(topic: place.place.topic, commit(place, committed))
     }
     entries.bytes(

@@ -138,7 +138,7 @@ extension CommitLog {
 
 extension SegmentStorage {
   /// The state that the newest sound checkpoint holds, and where the groups behind it begin. Nil if there is none.
-  func newestCheckpoint() throws(LogError) -> (base: Int64, StateRebuilder)? {
+  func newestCheckpoint() throws(LogError) -> (base: Int64, rebuilder: StateRebuilder)? {
     let names = try list()
     let catalog = try SegmentCatalog(self, names: names)
     for place in catalog.segments.indices.reversed() {

@@ -24,9 +24,13 @@ final class SegmentScanner {
   private var windowStart: Int64
   private var windowCount: Int
 
-  init(file: any SegmentFile, base: Int64) throws(LogError) {
+  convenience init(file: any SegmentFile, base: Int64) throws(LogError) {
+    try self.init(file: file, header: try SegmentHeader.read(file, base: base))
+  }
+
+  /// Reads a segment whose header is known.
+  init(file: any SegmentFile, header: SegmentHeader) throws(LogError) {
     let size = try file.size()
-    let header = try SegmentHeader.read(file, base: base)
     self.file = file
     self.header = header
     self.size = header.cleaned.map { min($0.end, size) } ?? size

@@ -44,7 +44,8 @@ extension Profile {
         "attempts": JSONValue(retry.attempts), "backoff-ms": milliseconds(retry.backoff),
         "max-backoff-ms": milliseconds(retry.maxBackoff),
       ],
-      "queue-limit": JSONValue(queueLimit), "durability": .string(durability.description),
+      "queue-limit": JSONValue(queueLimit), "retention-age-ms": milliseconds(retentionAge),
+      "retention-size": JSONValue(retentionSize), "durability": .string(durability.description),
       // Values may be secrets: names only.
       "environment": JSONValue(strings: environment.map(\.name)),
       "inherit-environment": JSONValue(strings: inheritEnvironment), "log-bytes": JSONValue(logBytes),

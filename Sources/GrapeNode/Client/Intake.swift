@@ -131,7 +131,7 @@ extension StatusError {
       case .tooLarge: .tooLarge
       case .busy: .queueFull
       case .topicExists: .conflict
-      case .failed, .closed, .corrupt: .unavailable
+      case .failed, .closed, .corrupt, .noSpace: .unavailable
       default: .internal
       }
     // After a failed write nobody knows what is on the disk: the event may yet run.

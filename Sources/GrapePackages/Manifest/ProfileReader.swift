@@ -4,7 +4,7 @@ extension FieldReader {
   private static let profileFields = [
     "workers", "grow-threshold", "credits", "batch-bytes", "idle-timeout", "startup-timeout", "request-timeout",
     "termination-timeout", "heartbeat", "retry", "queue-limit", "durability", "environment", "inherit-environment",
-    "log-bytes",
+    "log-bytes", "retention-age", "retention-size",
   ]
 
   /// What people call some fields elsewhere.
@@ -12,6 +12,7 @@ extension FieldReader {
     "pool-limit": "workers.max", "max-workers": "workers.max", "min-workers": "workers.min", "concurrency": "credits",
     "timeout": "request-timeout", "heartbeat-timeout": "heartbeat", "retries": "retry.attempts", "env": "environment",
     "crashlog-limit": "log-bytes",
+    "retention": "retention-age", "retention-bytes": "retention-size",
   ]
 
   /// Reads a profile. Fields that are missing or wrong have their defaults.
@@ -47,6 +48,8 @@ extension FieldReader {
       if retry["max-backoff"] == nil { profile.retry.maxBackoff = max(profile.retry.maxBackoff, profile.retry.backoff) }
     }
     set(&profile.queueLimit, integer(fields["queue-limit"], root.key("queue-limit"), example: 0))
+    set(&profile.retentionAge, duration(fields["retention-age"], root.key("retention-age")))
+    set(&profile.retentionSize, byteCount(fields["retention-size"], root.key("retention-size")))
     durability(fields["durability"], root.key("durability"), &profile)
     environment(fields["environment"], root.key("environment"), &profile)
     if let entry = fields["inherit-environment"] {
