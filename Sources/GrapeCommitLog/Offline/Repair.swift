@@ -234,7 +234,8 @@ struct Repair {
     if isLast || stretches[place].header?.cleaned != nil { return false }
     for next in stretches[(place + 1)...] {
       if let cleaned = next.header?.cleaned { return cleaned.sequences.lowerBound != sequence + 1 }
-      guard let name = next.file else { continue }
+      // A file that is missing is damage of its own.
+      guard let name = next.file else { return false }
       let file = try storage.open(name, writable: false)
       defer { file.close() }
       let scanner = try scanner(next, file)
