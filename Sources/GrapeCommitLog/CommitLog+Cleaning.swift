@@ -81,7 +81,8 @@ extension CommitLog {
     let cleaned = segments[place].header.cleaned
     return CleaningPlan.Candidate(
       weight: SegmentWeight(index, liveness), isCleaned: cleaned != nil,
-      bytes: cleaned?.end ?? segments[place].header.capacity)
+      bytes: cleaned?.end ?? segments[place].header.capacity,
+      hasGroups: cleaned != nil || segments[place].lastSequence >= firstSequence(segments, place))
   }
 
   // MARK: Compaction

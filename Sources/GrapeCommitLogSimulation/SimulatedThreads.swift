@@ -37,6 +37,20 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
     return queue
   }
 
+  package func makeJobQueue(
+    name: String, limit: Int, every nanoseconds: Int64, tick: @escaping @Sendable () -> Void
+  ) -> any JobQueue {
+    let queue = SimulatedJobQueue(name: name, limit: limit)
+    queue.tick = tick
+    queues.append(queue)
+    return queue
+  }
+
+  /// Time passes for the queues that do something now and then.
+  package func tick() {
+    for queue in queues { queue.tick?() }
+  }
+
   /// One step of the writer; false if there was nothing to do. A writer that waits does nothing before it is woken: if nobody
   /// does, what it should have done never happens.
   package func stepWriter() -> Bool {
@@ -99,6 +113,7 @@ package final class SimulatedJobQueue: JobQueue, @unchecked Sendable {
   private var jobs: [@Sendable () -> Void] = []
   private var first = 0
   private var stopping = false
+  fileprivate(set) var tick: (@Sendable () -> Void)?
 
   init(name: String, limit: Int) {
     self.name = name
@@ -116,6 +131,7 @@ package final class SimulatedJobQueue: JobQueue, @unchecked Sendable {
 
   package func stop(last: @escaping @Sendable () -> Void) {
     if stopping { return }
+    tick = nil
     stopping = true
     jobs.append(last)
   }
@@ -136,5 +152,6 @@ package final class SimulatedJobQueue: JobQueue, @unchecked Sendable {
     jobs = []
     first = 0
     stopping = true
+    tick = nil
   }
 }

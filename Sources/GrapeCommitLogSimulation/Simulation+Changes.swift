@@ -21,7 +21,7 @@ extension Simulation {
       if case .failure(let error) = result, error.code == .busy, model.waiting == 0, !meanwhile {
         model.report("refused as busy, with nothing waiting: \(operation)")
       }
-      model.answered(operation, result, failing: failing)
+      model.answered(operation, result, failing: failing, tight: disk.isTight)
     }
     let box = Unshared(answer)
     switch request {

@@ -23,7 +23,7 @@ extension Simulation {
   func decay() throws(Wrong) {
     if failing || directory.hasDied { return }
     disk.disarm()
-    guard let log, let bit = anyBit() else { return }
+    guard let bit = anyBit() else { return }
     note("  \(bit)")
     summary.flips += 1
     flip(bit)
@@ -34,35 +34,12 @@ extension Simulation {
       damaged = false
       undisturbed = false
     }
-    var noticed = false
-    for topic in model.visible.topics {
-      for (number, partition) in topic.partitions.enumerated() {
-        let name = TopicPartition(topic.name, Int32(number))
-        let end = partition.bounds.end
-        var offset = partition.bounds.start
-        while offset < end {
-          let result = ask { log.read(name, from: offset, maxBytes: 4_096, completion: $0) }
-          switch result {
-          case .success(let result):
-            let first = partition.batchNumber(of: offset)
-            if let wrong = partition.difference(from: result.batches[...], at: first) {
-              throw Wrong(message: "\(bit) turned over, and \(name) gives \(wrong)")
-            }
-            guard let last = result.batches.last else { throw Wrong(message: "read of \(name) from \(offset): nothing") }
-            offset = last.lastOffset + 1
-          case .failure(let error) where error.code == .corrupt:
-            noticed = true
-            offset = end
-          case .failure(let error): throw Wrong(message: "read of \(name) from \(offset): \(error)")
-          case nil: throw Wrong(message: "read of \(name) from \(offset): no answer")
-          }
-        }
-      }
-    }
+    let found = try readEverything(damaged: true)
+    if let wrong = model.visible.difference(from: found) { throw Wrong(message: "\(bit) turned over: \(wrong)") }
     let report = try verified()
     if report.problemCount > 0 || report.tail != nil {
       summary.noticedFlips += 1
-    } else if noticed {
+    } else if found.isDamaged {
       throw Wrong(message: "\(bit) turned over: a reader notices, verify does not")
     }
   }
@@ -100,12 +77,13 @@ extension Simulation {
       return false
     }
     if !noticed, let cut = cuts.first { throw Wrong(message: "verify finds nothing wrong where opening cuts \(cut)") }
-    return try !isWhole(bit, cuts)
+    return try !isWhole(bit, cuts, noticed)
   }
 
   /// Compares a log that opened although a bit had turned over with the model, and closes it.
-  private func isWhole(_ bit: Bit, _ cuts: [RecoveryReport.Cut]) throws(Wrong) -> Bool {
-    let found = try readEverything()
+  private func isWhole(_ bit: Bit, _ cuts: [RecoveryReport.Cut], _ noticed: Bool) throws(Wrong) -> Bool {
+    let found = try readEverything(damaged: true)
+    if found.isDamaged && !noticed { throw Wrong(message: "\(bit) turned over: a reader notices, verify does not") }
     let difference = model.visible.difference(from: found)
     if let difference {
       // Damage to the last groups cannot be told from a torn write. What is cut is reported, and kept in a file.
@@ -115,6 +93,8 @@ extension Simulation {
       if let wrong = model.damaged(found: found) { throw Wrong(message: "a damaged log lost more than its end: \(wrong)") }
     }
     _ = try close(quietly: true)
+    // The file is restored from a backup.
+    if found.isDamaged { flip(bit) }
     return difference == nil
   }
 }

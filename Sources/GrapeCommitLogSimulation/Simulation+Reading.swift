@@ -16,7 +16,7 @@ extension Simulation {
         : bounds.start + Int64(random.below(Int(bounds.end - bounds.start) + 1))
     }
     let maxBytes = random.pick([1, 200, 5_000, 1 << 20])
-    let queueFull = threads.queues.contains { $0.name == "log-reader" && $0.count >= options.readQueue }
+    let queueFull = isReaderBusy
     note("  read \(partition) from \(offset), \(maxBytes) bytes")
     pendingReads += 1
     summary.reads += 1
@@ -39,20 +39,14 @@ extension Simulation {
     _ result: Result<ReadResult, LogError>, _ expected: Result<ModelState.Partition, LogError>, _ offset: Int64,
     _ maxBytes: Int, _ queueFull: Bool, _ diskFailed: Bool
   ) -> String? {
+    if case .failure(let error) = result, isExcused(error, queueFull, diskFailed) { return nil }
     switch (result, expected) {
-    case (.failure(let error), _) where error.code == .closed: return closing ? nil : "\(error)"
     case (.failure(let error), .failure(let other)):
       return error.code == other.code ? nil : "\(error), expected \(other.code)"
     case (.success, .failure(let error)): return "an answer, expected \(error.code)"
     case (.failure(let error), .success(let partition)):
       let inside = partition.bounds.start <= offset && offset <= partition.bounds.end
-      switch error.code {
-      case .offsetOutOfRange: return inside ? "\(error)" : nil
-      case .busy: return queueFull ? nil : "\(error)"
-      case .failed: return diskFailed ? nil : "\(error)"
-      case .corrupt: return damaged || disk.failedSynchronizations > 0 ? nil : "\(error)"
-      default: return "\(error)"
-      }
+      return error.code == .offsetOutOfRange && !inside ? nil : "\(error)"
     case (.success(let answer), .success(let partition)):
       if answer.bounds != partition.bounds { return "bounds \(answer.bounds), expected \(partition.bounds)" }
       if offset < partition.bounds.start || offset > partition.bounds.end { return "an answer, expected offsetOutOfRange" }
@@ -68,14 +62,41 @@ extension Simulation {
     guard let log, !closing else { return }
     let partition = anyPartition(in: model.visible)
     let timestamp = clock.wallMilliseconds + Int64(random.within(-30_000...100))
-    let model = Unshared(model)
-    let expected = model.value.visible.find(partition).map {
-      model.value.visible.topics[$0.topic].partitions[$0.partition].offset(at: timestamp)
+    let expected = model.visible.find(partition).map {
+      model.visible.topics[$0.topic].partitions[$0.partition].offset(at: timestamp)
     }
-    log.offset(of: partition, at: timestamp) { result in
-      if !same(result, expected) {
-        model.value.report("offset of \(partition) at \(timestamp): \(result), expected \(expected)")
+    let queueFull = isReaderBusy
+    let faults = disk.faults
+    note("  offset of \(partition) at \(timestamp)")
+    pendingReads += 1
+    summary.reads += 1
+    let directory = directory
+    let box = Unshared { [unowned self] (result: Result<Int64, LogError>) in
+      if directory.hasDied { return }
+      pendingReads -= 1
+      if case .failure(let error) = result {
+        summary.failedReads += 1
+        if isExcused(error, queueFull, disk.faults > faults) { return }
       }
+      if !same(result, expected) {
+        model.report("offset of \(partition) at \(timestamp): \(result), expected \(expected)")
+      }
+    }
+    log.offset(of: partition, at: timestamp) { box.value($0) }
+  }
+
+  private var isReaderBusy: Bool {
+    threads.queues.contains { $0.name == "log-reader" && $0.count >= options.readQueue }
+  }
+
+  /// A read may fail with it whatever it asked for.
+  private func isExcused(_ error: LogError, _ queueFull: Bool, _ diskFailed: Bool) -> Bool {
+    switch error.code {
+    case .closed: closing
+    case .busy: queueFull
+    case .failed: diskFailed
+    case .corrupt: damaged || disk.failedSynchronizations > 0
+    default: false
     }
   }
 
@@ -123,7 +144,8 @@ extension Simulation {
   }
 
   /// Everything the log shows. Nothing comes between.
-  func readEverything() throws(Wrong) -> FoundLog {
+  /// `damaged`: readers may be told that something is.
+  func readEverything(damaged: Bool = false) throws(Wrong) -> FoundLog {
     guard let log else { throw Wrong(message: "there is no log to read") }
     let before = undisturbed
     undisturbed = true
@@ -132,7 +154,9 @@ extension Simulation {
     var found = FoundLog(topics: topics, partitions: [], groups: [:])
     for topic in topics {
       for number in 0..<topic.configuration.partitions {
-        found.partitions.append(try readPartition(TopicPartition(topic.name, number), log))
+        let (partition, whole) = try readPartition(TopicPartition(topic.name, number), log, damaged)
+        found.partitions.append(partition)
+        if !whole { found.isDamaged = true }
       }
     }
     for group in Self.groupNames {
@@ -142,21 +166,28 @@ extension Simulation {
     return found
   }
 
-  private func readPartition(_ partition: TopicPartition, _ log: CommitLog) throws(Wrong) -> FoundLog.Partition {
+  private func readPartition(
+    _ partition: TopicPartition, _ log: CommitLog, _ damaged: Bool
+  ) throws(Wrong) -> (FoundLog.Partition, whole: Bool) {
     let bounds = try answer("bounds of \(partition)") { log.bounds(of: partition, completion: $0) }
     var batches: [LogBatch] = []
     var offset = bounds.start
     while offset < bounds.end {
-      let result = try answer("read of \(partition) from \(offset)") {
-        log.read(partition, from: offset, maxBytes: 1 << 20, completion: $0)
+      let answer = ask { log.read(partition, from: offset, maxBytes: 1 << 20, completion: $0) }
+      switch answer {
+      case .success(let result):
+        guard let last = result.batches.last, last.lastOffset >= offset else {
+          throw Wrong(message: "read of \(partition) from \(offset): nothing, of \(bounds)")
+        }
+        batches += result.batches
+        offset = last.lastOffset + 1
+      case .failure(let error) where damaged && error.code == .corrupt:
+        return (FoundLog.Partition(bounds: bounds, batches: batches), false)
+      case .failure(let error): throw Wrong(message: "read of \(partition) from \(offset): \(error)")
+      case nil: throw Wrong(message: "read of \(partition) from \(offset): no answer")
       }
-      guard let last = result.batches.last, last.lastOffset >= offset else {
-        throw Wrong(message: "read of \(partition) from \(offset): nothing, of \(bounds)")
-      }
-      batches += result.batches
-      offset = last.lastOffset + 1
     }
-    return FoundLog.Partition(bounds: bounds, batches: batches)
+    return (FoundLog.Partition(bounds: bounds, batches: batches), true)
   }
 
   /// The answer to a question that the reader's thread may have to be run for.

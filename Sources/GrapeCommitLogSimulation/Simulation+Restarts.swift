@@ -76,7 +76,7 @@ extension Simulation {
     defer { disk.disarm() }
     summary.failedStarts += 1
     if directory.hasDied { return max(worst, endProcess(endOfDeath)) }
-    guard failing && error.code == .failed else {
+    guard failing && (error.code == .failed || error.code == .noSpace) else {
       throw Wrong(message: "the log does not open after \(worst): \(error)")
     }
     return max(worst, endProcess(.killed))

@@ -120,6 +120,11 @@ package final class Simulation: @unchecked Sendable {
     options.assistBytes = random.pick([0, 1_536, 32 << 10])
     options.readQueue = random.pick([1, 3, 1_024])
     options.openSegments = random.pick([1, 2, 128])
+    options.indexCacheBytes = random.pick([0, 4_096, 16 << 20])
+    options.compactionBytes = random.pick([1 << 16, 32 << 20])
+    options.cleanableShare = random.pick([0.01, 0.2, 0.5, 0.9])
+    options.tombstoneMilliseconds = random.pick([0, 5_000, 24 * 3_600_000])
+    options.lowSpaceBytes = random.pick([0, nil, nil])
     return options
   }
 
@@ -184,6 +189,8 @@ package final class Simulation: @unchecked Sendable {
     case .stepWriter: _ = threads.stepWriter()
     case .stepReader: stepQueue("log-reader")
     case .stepHousekeeper: stepQueue("log-segments")
+    case .stepCleaner: stepQueue("log-cleaner")
+    case .tick: threads.tick()
     case .changeDeputy: changeDeputy()
     case .assist: log?.assist()
     case .advanceClock:

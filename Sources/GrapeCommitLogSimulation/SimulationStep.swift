@@ -4,7 +4,7 @@ enum SimulationStep: Int, CaseIterable {
   case createTopic, deleteTopic
   case read, readByTime, lookAround, checkEverything, verify
   case watch, cancelWatch
-  case stepWriter, stepReader, stepHousekeeper
+  case stepWriter, stepReader, stepHousekeeper, stepCleaner, tick
   case changeDeputy, assist
   case advanceClock
   case closeAndOpen, killAndOpen, losePowerAndOpen
@@ -31,6 +31,8 @@ enum SimulationStep: Int, CaseIterable {
     case .stepWriter: 140
     case .stepReader: 50
     case .stepHousekeeper: 30
+    case .stepCleaner: 30
+    case .tick: 10
     case .changeDeputy: 6
     case .assist: 30
     case .advanceClock: 10

@@ -7,6 +7,9 @@ struct CleaningPlan {
     var isCleaned: Bool
     /// Bytes of its file in use.
     var bytes: Int64
+    /// False for a segment that was left empty because the group meant for it was too large. A rewritten one would claim
+    /// a sequence, and there is nothing to gain.
+    var hasGroups = true
   }
 
   /// Neighbours that are not worth rewriting by themselves are merged when there are so many of them.
@@ -42,6 +45,7 @@ struct CleaningPlan {
 
   func needsCleaning(_ candidate: Candidate) -> Bool {
     let weight = candidate.weight
+    if !candidate.hasGroups { return false }
     if weight.dead + weight.live == 0 { return !candidate.isCleaned }
     return weight.dead > 0 && Double(weight.dead) >= share * Double(weight.dead + weight.live)
   }

@@ -22,7 +22,11 @@ package final class SimulatedDisk: @unchecked Sendable {
   var random: SimulationRandom
 
   /// Bytes that the disk can hold, in files that have a name.
-  package var capacity = Int.max
+  package var capacity = Int.max {
+    didSet { if capacity < .max { isTight = true } }
+  }
+  /// Space was short since the directory was mounted.
+  package private(set) var isTight = false
   /// Calls made by mounted directories so far.
   package private(set) var calls = 0
   /// Faults that occurred since the directory was mounted.
@@ -76,6 +80,7 @@ package final class SimulatedDisk: @unchecked Sendable {
   /// What failed so far is settled: the log was opened anew.
   package func forgetFaults() {
     faults = 0
+    isTight = capacity < .max
     failedSynchronizations = 0
   }
 
@@ -144,13 +149,20 @@ package final class SimulatedDisk: @unchecked Sendable {
     }
     if armed.noSpace && !call.takesSpace { return .proceed }
     if !armed.stays { fault = nil }
-    return .fail(failure(call, subject, armed.noSpace ? "No space left on device" : "Input/output error"))
+    return .fail(armed.noSpace ? noSpace(call, subject) : failure(call, subject, "Input/output error"))
   }
 
-  func failure(_ call: Call, _ subject: String, _ reason: String) -> LogError {
+  func failure(
+    _ call: Call, _ subject: String, _ reason: String, _ code: LogError.Code = .failed
+  ) -> LogError {
     faults += 1
     trace?("it fails: \(reason)")
-    return LogError(.failed, "\(call) \(subject): \(reason)")
+    return LogError(code, "\(call) \(subject): \(reason)")
+  }
+
+  func noSpace(_ call: Call, _ subject: String) -> LogError {
+    isTight = true
+    return failure(call, subject, "No space left on device", .noSpace)
   }
 
   func violate(_ text: String) { if violation == nil { violation = text } }

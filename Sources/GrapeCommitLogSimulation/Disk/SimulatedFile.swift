@@ -41,7 +41,7 @@ final class SimulatedFile: SegmentFile, @unchecked Sendable {
       let needed = Int(offset) + bytes.count - inode.current.size
       if needed > 0 && needed > disk.available {
         writePart(bytes, at: Int(offset))
-        throw disk.failure(.write, name, "No space left on device")
+        throw disk.noSpace(.write, name)
       }
       inode.write(bytes, at: Int(offset))
     }
@@ -86,7 +86,7 @@ final class SimulatedFile: SegmentFile, @unchecked Sendable {
       call, "to \(size)", partly: { failing in if !failing && disk.random.chance(1, in: 2) { inode.resize(to: size) } }
     ) { () throws(LogError) in
       if call == .preallocate && size - inode.current.size > disk.available {
-        throw disk.failure(call, name, "No space left on device")
+        throw disk.noSpace(call, name)
       }
       if size != inode.current.size { inode.resize(to: size) }
     }

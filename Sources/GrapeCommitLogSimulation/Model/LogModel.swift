@@ -50,11 +50,11 @@ final class LogModel {
     uncertain.append(operation)
   }
 
-  /// The log answered; `failing`: something went wrong that lets it fail.
-  func answered(_ operation: LogOperation, _ result: Result<CommitReceipt, LogError>, failing: Bool) {
+  /// The log answered. `failing`: something went wrong that lets it fail; `tight`: there may be no space.
+  func answered(_ operation: LogOperation, _ result: Result<CommitReceipt, LogError>, failing: Bool, tight: Bool) {
     if operation.answer != .none { return report("answered twice: \(operation)") }
     guard operation.number > 0 else {
-      if case .failure(let error) = result { return turnedAway(operation, error, failing) }
+      if case .failure(let error) = result { return turnedAway(operation, error, failing, tight) }
       return report("acknowledged before anything was done: \(operation)")
     }
     guard answeredCount < uncertain.count, uncertain[answeredCount] === operation else {
@@ -66,6 +66,8 @@ final class LogModel {
     case .failure(let error):
       if case .refused(let code) = operation.outcome, error.code == code {
         operation.answer = .refused
+      } else if tight && error.code == .noSpace {
+        void(operation)
       } else if failing && error.code == .failed {
         operation.answer = .unknown
         failed = true
@@ -75,11 +77,20 @@ final class LogModel {
     }
   }
 
-  private func turnedAway(_ operation: LogOperation, _ error: LogError, _ failing: Bool) {
+  /// There was no room for it: it is as if it had never been.
+  private func void(_ operation: LogOperation) {
+    operation.answer = .refused
+    operation.isVoid = true
+    latest = visible
+    for waiting in uncertain[answeredCount...] { waiting.outcome = latest.apply(waiting) }
+  }
+
+  private func turnedAway(_ operation: LogOperation, _ error: LogError, _ failing: Bool, _ tight: Bool) {
     operation.answer = .turnedAway
     switch error.code {
     case .busy, .tooLarge, .closed: break
     case .failed where failing: break
+    case .noSpace where tight: break
     default: report("turned away with \(error): \(operation)")
     }
   }

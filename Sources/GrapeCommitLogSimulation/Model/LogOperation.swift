@@ -33,6 +33,8 @@ final class LogOperation {
   var number = 0
   var outcome = Outcome.done
   var answer = Answer.none
+  /// Refused for want of space.
+  var isVoid = false
   /// Number of the last operation that had been handed over when this one was known to be on the disk.
   var durableBefore: Int?
   /// Of the creation of a topic that was not there before: the topic, empty.
@@ -42,6 +44,7 @@ final class LogOperation {
 
   /// The log holds something of it: neither a refusal nor the creation of a topic that is there leaves a trace.
   var hasEffect: Bool {
+    if isVoid { return false }
     if case .refused = outcome { return false }
     if case .createTopic = request { return topic != nil }
     return true

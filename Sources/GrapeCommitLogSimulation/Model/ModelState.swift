@@ -16,9 +16,13 @@ struct ModelBatch {
 final class PartitionHistory {
   private(set) var batches: [ModelBatch] = []
 
-  /// Sets batch number `place`, which is the one behind the last or is there already.
+  /// Sets batch number `place`. If there is another it was expected only, and so were those behind it.
   func put(_ batch: ModelBatch, at place: Int) {
-    if place == batches.count { batches.append(batch) }
+    if place < batches.count {
+      if batches[place].bytes.storage === batch.bytes.storage { return }
+      truncate(to: place)
+    }
+    batches.append(batch)
   }
 
   /// What the log lost was never there.
@@ -70,6 +74,7 @@ struct ModelState {
   /// Applies an operation and tells what the log must answer. A refused one changes nothing.
   @discardableResult
   mutating func apply(_ operation: LogOperation) -> LogOperation.Outcome {
+    if operation.isVoid { return .refused(.noSpace) }
     switch operation.request {
     case .commit(let transaction): return apply(transaction)
     case .createTopic(let name, let configuration):
