@@ -34,7 +34,7 @@ for decoder in $chosen; do
   kept=Tests/Fuzz/Corpus/$decoder
   mkdir -p "$found" "$kept"
   echo "== $decoder"
-  GRAPE_FUZZ_TARGET=$decoder GRAPE_FUZZ_SEEDS=$found \
+  SWIFT_BACKTRACE=enable=no GRAPE_FUZZ_TARGET=$decoder GRAPE_FUZZ_SEEDS=$found \
     $build/release/GrapeFuzz "$found" "$kept" -max_total_time="$seconds" -artifact_prefix="$kept/" \
     -max_len=8192 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 || status=1
   rmdir "$kept" 2>/dev/null || true

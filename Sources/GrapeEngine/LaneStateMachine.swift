@@ -55,6 +55,8 @@ struct LaneStateMachine {
   /// The event at the head and how often it has failed on its own.
   private var headOffset: Int64 = -1
   private var headFailures: UInt32 = 0
+  /// Counted no further.
+  private static let mostFailures: UInt32 = 1 << 24
   /// Attempts must be on disk before the event is tried again.
   private(set) var awaitsAttemptCommit = false
 
@@ -187,7 +189,7 @@ struct LaneStateMachine {
 
   /// The event at the head failed; it may be tried again after `delay` nanoseconds.
   mutating func headFailed(now: Int64, delay: Int64) {
-    headFailures = failuresOfHead + 1
+    headFailures = min(failuresOfHead + 1, Self.mostFailures)
     headOffset = processed
     blockedUntil = now + delay
   }
@@ -259,7 +261,7 @@ struct LaneStateMachine {
       suspectEnd = integer(1, Int64.self)
       headOffset = integer(9, Int64.self)
       // Whatever was noted, there is room to count on.
-      headFailures = min(integer(17, UInt32.self), 1 << 24)
+      headFailures = min(integer(17, UInt32.self), Self.mostFailures)
     }
   }
 }

@@ -24,7 +24,7 @@ struct FuzzTarget: Sendable {
 
   static let all: [FuzzTarget] = [
     recordBatch, eventBatch, eventHeaders, frame, clientRequests, clientAnswers, workerFrames, laneNotes,
-    commitGroup, segmentHeader, json, names, manifest, profile, glob, archive,
+    commitGroup, segmentHeader, checkpoint, indexFile, json, names, manifest, profile, glob, archive,
   ]
 }
 

@@ -37,6 +37,10 @@ struct IndexFile: Sendable {
 
   let base: Int64
   let count: Int
+  /// Positions in the segment are below it.
+  private let upperBound: Int64
+  /// Of the index file.
+  private let fileBytes: Int64
   private let directory: ByteSlice
   /// The whole file, if it is held in memory.
   private let whole: ByteSlice?
@@ -58,6 +62,8 @@ struct IndexFile: Sendable {
       UnsafeRawBufferPointer(target).bigEndian(at: 64) == CRC32C.checksum(UnsafeRawBufferPointer(place))
     else { return nil }
     base = segment.base
+    upperBound = segment.upperBound
+    fileBytes = size
     self.count = count
     self.directory = ByteSlice(storage: directory, offset: 0, count: bytes)
     whole = nil
@@ -72,6 +78,8 @@ struct IndexFile: Sendable {
     let directory = bytes[Self.headerBytes..<Self.headerBytes + count * Self.recordBytes]
     guard all.bigEndian(at: 64) == CRC32C.checksum(directory.unsafeBytes) else { return nil }
     base = segment.base
+    upperBound = segment.upperBound
+    fileBytes = Int64(all.count)
     self.count = count
     self.directory = directory
     whole = bytes
@@ -124,9 +132,10 @@ struct IndexFile: Sendable {
     _ record: Record, open: () throws(Failure) -> any SegmentFile
   ) throws(Failure) -> [PartitionIndex.Location]? {
     if record.runCount == 0 { return [] }
+    guard record.runOffset >= 0, record.runOffset <= fileBytes, record.runBytes <= fileBytes - Int64(record.runOffset)
+    else { return nil }
     let bytes: ByteSlice
     if let whole {
-      guard record.runOffset + record.runBytes <= whole.count else { return nil }
       bytes = whole[record.runOffset..<record.runOffset + record.runBytes]
     } else {
       let file = try open()
@@ -138,7 +147,7 @@ struct IndexFile: Sendable {
     }
     return bytes.withUnsafeBytes { bytes in
       guard record.runCRC == CRC32C.checksum(bytes) else { return nil }
-      return try? Self.decodeRun(bytes, count: record.runCount, base: base)
+      return try? Self.decodeRun(bytes, count: record.runCount, in: base..<upperBound)
     }
   }
 
@@ -154,19 +163,21 @@ struct IndexFile: Sendable {
 
   /// Locations from their packed form: differences to the one before, as varints.
   static func decodeRun(
-    _ bytes: UnsafeRawBufferPointer, count: Int, base: Int64
+    _ bytes: UnsafeRawBufferPointer, count: Int, in positions: Range<Int64>
   ) throws(WireError) -> [PartitionIndex.Location] {
     guard count <= bytes.count / 4 else { throw WireError(.malformed, "\(count) locations in \(bytes.count) bytes") }
     var reader = ByteReader(bytes)
     var locations: [PartitionIndex.Location] = []
     locations.reserveCapacity(count)
-    var last = PartitionIndex.Location(baseOffset: 0, position: base, length: 0, maxTimestamp: 0)
+    var last = PartitionIndex.Location(baseOffset: 0, position: positions.lowerBound, length: 0, maxTimestamp: 0)
     for _ in 0..<count {
       last.baseOffset &+= try reader.varint()
       last.position &+= try reader.varint()
       last.length = Int(try reader.varint())
       last.maxTimestamp &+= try reader.varint()
-      guard last.length > 0, last.position >= base, last.baseOffset >= 0 else {
+      guard last.baseOffset >= 0, positions.contains(last.position), last.length > 0,
+        last.length <= positions.upperBound - last.position
+      else {
         throw WireError(.malformed, "location \(locations.count) is impossible")
       }
       locations.append(last)

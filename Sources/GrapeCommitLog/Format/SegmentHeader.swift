@@ -116,7 +116,7 @@ struct SegmentHeader: Equatable {
     created = bytes.bigEndian(at: 48)
     cleaned = nil
     if version >= 2 { cleaned = try Self.cleaned(bytes, path: path) }
-    guard self.base == base, capacity >= Int64(Self.reservedBytes) else {
+    guard self.base == base, base >= 0, capacity >= Int64(Self.reservedBytes), capacity <= Int64.max - base else {
       throw LogError(
         .corrupt, "\(path): its header says position \(self.base), its name \(base); give the file its own name back")
     }

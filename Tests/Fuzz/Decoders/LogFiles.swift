@@ -14,7 +14,12 @@ extension FuzzTarget {
       _ = encoder.append(topic: 1, partition: 2, baseOffset: 7, batch: batch.unsafeBytes)
       encoder.offset(
         topic: 1, .init(group: "flights", partition: .init("", 2), committed: .init(offset: 9, metadata: [1, 2])))
+      encoder.topicAltered(1, name: "flights.events", .init(partitions: 4, retentionMilliseconds: 5))
       encoder.topicDeleted(1)
+      encoder.trimmed(topic: 1, partition: 0, start: 5)
+      encoder.partitionState(topic: 1, partition: 0, PartitionState(start: 1, end: 9, greatestTimestamp: 5, bytes: 7))
+      encoder.topicIDs(next: 2)
+      encoder.groupDeleted("flights")
       GroupHeader(
         length: encoder.count, entryCount: encoder.entries, sequence: 1, durable: 0, time: 5, position: 4096, log: 3
       ).encode(into: UnsafeMutableRawBufferPointer(rebasing: memory[..<encoder.count]))
@@ -50,29 +55,44 @@ extension FuzzTarget {
 
   /// The first bytes of a segment file.
   static let segmentHeader = FuzzTarget("segment-header") {
-    var bytes = [UInt8](repeating: 0, count: SegmentHeader.byteCount)
-    bytes.withUnsafeMutableBytes {
-      SegmentHeader(identity: LogIdentity(high: 1, low: 2), base: 0, capacity: 1 << 20, created: 5).encode(into: $0)
+    var seeds: [[UInt8]] = []
+    let cleaned = SegmentHeader.Cleaned(sequences: 3...9, end: 8192, compacted: true, generation: 2)
+    for cleaned in [nil, cleaned] {
+      let header = SegmentHeader(
+        identity: LogIdentity(high: 1, low: 2), base: 0, capacity: 1 << 20, created: 5, cleaned: cleaned)
+      seeds.append(encoded(header))
     }
-    return [bytes]
+    return seeds
   } body: { bytes in
     _ = SegmentHeader.base(ofFile: bytes.string)
     var repaired = bytes.array
     repaired.withUnsafeMutableBytes {
       guard $0.count >= SegmentHeader.byteCount else { return }
-      let crc = CRC32C.checksum(UnsafeRawBufferPointer(rebasing: $0[0..<60]))
-      $0.storeBytes(of: crc.bigEndian, toByteOffset: 60, as: UInt32.self)
+      fillChecksum($0, of: 0..<60, at: 60)
+      fillChecksum($0, of: 64..<92, at: 92)
     }
     for bytes in [bytes, ByteSlice(repaired)] {
-      let base = bytes.count < 40 ? 0 : bytes.unsafeBytes.loadUnaligned(fromByteOffset: 32, as: Int64.self).bigEndian
+      let base = bytes.count < 40 ? 0 : bytes.unsafeBytes.bigEndian(at: 32, as: Int64.self)
       guard
         let header = try taken(
           LogError.self, { try SegmentHeader(bytes.unsafeBytes, path: "segment", base: base) })
       else { continue }
-      var again = [UInt8](repeating: 0, count: SegmentHeader.byteCount)
-      again.withUnsafeMutableBytes { header.encode(into: $0) }
-      let reread = try again.withUnsafeBytes { try SegmentHeader($0, path: "segment", base: header.base) }
-      try promise(reread == header, "another header than was written")
+      try promise(
+        header.base >= 0 && header.upperBound > header.base, "positions \(header.base) to \(header.upperBound)")
+      let reread = try encoded(header).withUnsafeBytes { try SegmentHeader($0, path: "segment", base: header.base) }
+      try promise(reread == header && reread.fingerprint == header.fingerprint, "another header than was written")
     }
+  }
+
+  private static func encoded(_ header: SegmentHeader) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: SegmentHeader.byteCount)
+    bytes.withUnsafeMutableBytes { header.encode(into: $0) }
+    return bytes
+  }
+
+  /// Makes a CRC-32C fit the bytes that it covers.
+  static func fillChecksum(_ bytes: UnsafeMutableRawBufferPointer, of covered: Range<Int>, at place: Int) {
+    let crc = CRC32C.checksum(UnsafeRawBufferPointer(rebasing: bytes[covered]))
+    bytes.storeBytes(of: crc.bigEndian, toByteOffset: place, as: UInt32.self)
   }
 }
