@@ -30,6 +30,10 @@ public final class ApplicationEngine {
 
   let environment: EngineEnvironment
   var lanes: [LaneStateMachine] = []
+  /// What waits in each lane, by slot; empty until the lanes are there.
+  var backlogs: [LaneBacklog] = []
+  /// Events that wait in all lanes.
+  var waiting: Int64 = 0
   var watches: [Int32: WatchToken] = [:]
   var pool: WorkerPoolStateMachine
   var sessions: [Int: WorkerSession] = [:]
@@ -103,6 +107,8 @@ public final class ApplicationEngine {
           guard missing == 0 else { return }
           if let failure { return completion(.failure(failure)) }
           lanes = loaded.compactMap { $0 }
+          backlogs = lanes.map { LaneBacklog(first: $0.processed, end: $0.end, slots: slotNames.count) }
+          waiting = backlogs.reduce(0) { $0 + $1.count }
           state = stopped ? .stopped : .running
           if stopped { perform(pool.stop(now: reactor.now)) }
           countBacklog()
@@ -138,8 +144,11 @@ public final class ApplicationEngine {
     let wasStopped = state == .stopped
     stop { [self] in
       let counts = Dictionary(zip(slotNames, statistics)) { first, _ in first }
+      let names = deployment.manifest.slots.map(\.name.text)
+      let places = slotNames.map { names.firstIndex(of: $0) }
+      for lane in backlogs.indices { backlogs[lane].rearrange(places, count: names.count) }
       self.deployment = deployment
-      slotNames = deployment.manifest.slots.map(\.name.text)
+      slotNames = names
       statistics = slotNames.map { counts[$0] ?? SlotStatistics() }
       scanner = Self.makeScanner(deployment, environment)
       pool = pool.renewed(policy: .init(deployment.profile))

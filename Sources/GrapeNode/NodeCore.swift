@@ -214,8 +214,9 @@ final class NodeCore {
   private func openSession(_ connection: FrameConnection) {
     guard let admin else { return connection.close() }
     let services = ClientServices(
-      reactor: reactor, gate: gate, intake: intake, calls: calls, engine: { [unowned self] in engines[$0] },
-      admin: admin,
+      reactor: reactor, gate: gate, intake: intake, calls: calls,
+      // One that is still finding out where it stands takes nothing: its deployment has not been answered yet.
+      engine: { [unowned self] in engines[$0].flatMap { $0.state == .loading ? nil : $0 } }, admin: admin,
       eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
     let session = ClientSession(connection, services: services) { [unowned self] in
       sessions[ObjectIdentifier($0)] = nil

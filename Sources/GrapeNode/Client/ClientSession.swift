@@ -251,20 +251,21 @@ final class ClientSession {
       let engine = try engine(request.app)
       var transaction = Transaction(
         durability: request.durability ?? Durability(engine.deployment.profile.durability))
-      var counts = [Int](repeating: 0, count: engine.slotNames.count)
+      var arrivals: [ApplicationEngine.Arrival] = []
       for (partition, batch) in request.batches {
-        transaction.appends += try appends(batch, partition, engine: engine, counts: &counts)
+        transaction.appends += try appends(batch, partition, engine: engine, arrivals: &arrivals)
       }
       guard transaction.appends.count <= Int(UInt16.max) else {
         throw StatusError(
           .badRequest, "\(transaction.appends.count) batches once split by key; \(UInt16.max) are allowed")
       }
-      engine.noteAppended(counts)
-      let partitions = transaction.appends.map(\.partition.partition)
+      for arrival in arrivals { engine.noteAppended(arrival) }
       services.gate.commit(transaction) { [self] result in
         switch result {
-        case .success(let receipt): appended(id, engine.topic, partitions, receipt)
-        case .failure(let error): fail(id, StatusError(error))
+        case .success(let receipt): appended(id, engine.topic, arrivals.map(\.partition), receipt)
+        case .failure(let error):
+          for arrival in arrivals { engine.noteRefused(arrival) }
+          fail(id, StatusError(error))
         }
       }
     } catch {
@@ -272,8 +273,9 @@ final class ClientSession {
     }
   }
 
+  /// The batch as it goes into the log, split by key if its sender left that to the node, and what it brings.
   private func appends(
-    _ batch: ByteSlice, _ partition: Int32, engine: ApplicationEngine, counts: inout [Int]
+    _ batch: ByteSlice, _ partition: Int32, engine: ApplicationEngine, arrivals: inout [ApplicationEngine.Arrival]
   ) throws(StatusError) -> [Transaction.Append] {
     guard partition >= -1, partition < engine.partitions else {
       throw StatusError(
@@ -281,24 +283,32 @@ final class ClientSession {
         "partition \(partition): \(engine.topic) has partitions 0 to \(engine.partitions - 1), -1 leaves it to the node"
       )
     }
+    var counts = [Int](repeating: 0, count: engine.slotNames.count)
     let header = try engine.scanner.scan(batch, from: .client, checkingCRC: true, counts: &counts)
     guard partition == -1 else {
+      arrivals.append(.init(partition: partition, counts: counts, timestamp: header.maxTimestamp))
       return [
         .init(
           TopicPartition(engine.topic, partition), batch: batch, maxTimestamp: header.maxTimestamp,
           recordCount: header.recordCount)
       ]
     }
+    let parts: [(partition: Int32, batch: FinishedBatch)]
     do throws(WireError) {
-      let parts = try BatchSplitter.split(
+      parts = try BatchSplitter.split(
         batch, partitions: engine.partitions, keyless: .random(in: 0..<engine.partitions), limit: services.batchLimit)
-      return parts.map {
-        .init(
-          TopicPartition(engine.topic, $0.partition), batch: $0.batch.bytes, maxTimestamp: $0.batch.maxTimestamp,
-          recordCount: $0.batch.recordCount)
-      }
     } catch {
       throw StatusError(.badRequest, "record batch: \(error.message)")
+    }
+    for (partition, part) in parts {
+      var share = [Int](repeating: 0, count: counts.count)
+      _ = try engine.scanner.scan(part.bytes, from: .client, checkingCRC: false, counts: &share)
+      arrivals.append(.init(partition: partition, counts: share, timestamp: part.maxTimestamp))
+    }
+    return parts.map {
+      .init(
+        TopicPartition(engine.topic, $0.partition), batch: $0.batch.bytes, maxTimestamp: $0.batch.maxTimestamp,
+        recordCount: $0.batch.recordCount)
     }
   }
 
