@@ -214,57 +214,63 @@ static const unsigned char file69[] = {
 #embed "../GrapeCore/ProfileValidation.swift"
 };
 static const unsigned char file70[] = {
-#embed "../GrapeCore/Status.swift"
+#embed "../GrapeCore/SourceEpoch.swift"
 };
 static const unsigned char file71[] = {
-#embed "../GrapeCore/Topology+Changes.swift"
+#embed "../GrapeCore/Status.swift"
 };
 static const unsigned char file72[] = {
-#embed "../GrapeCore/Topology+Cycles.swift"
+#embed "../GrapeCore/Topology+Changes.swift"
 };
 static const unsigned char file73[] = {
-#embed "../GrapeCore/Topology.swift"
+#embed "../GrapeCore/Topology+Cycles.swift"
 };
 static const unsigned char file74[] = {
-#embed "../GrapeCore/TopologyDiagrams.swift"
+#embed "../GrapeCore/Topology.swift"
 };
 static const unsigned char file75[] = {
-#embed "../GrapeCore/TopologyGraph.swift"
+#embed "../GrapeCore/TopologyDiagrams.swift"
 };
 static const unsigned char file76[] = {
-#embed "../GrapeCore/TopologyText.swift"
+#embed "../GrapeCore/TopologyGraph.swift"
 };
 static const unsigned char file77[] = {
-#embed "../GrapeWire/ByteReader.swift"
+#embed "../GrapeCore/TopologyText.swift"
 };
 static const unsigned char file78[] = {
-#embed "../GrapeWire/ByteSlice.swift"
+#embed "../GrapeWire/ByteReader.swift"
 };
 static const unsigned char file79[] = {
-#embed "../GrapeWire/ByteWriter.swift"
+#embed "../GrapeWire/ByteSlice.swift"
 };
 static const unsigned char file80[] = {
-#embed "../GrapeWire/CRC32C.swift"
+#embed "../GrapeWire/ByteWriter.swift"
 };
 static const unsigned char file81[] = {
-#embed "../GrapeWire/Frame.swift"
+#embed "../GrapeWire/CRC32C.swift"
 };
 static const unsigned char file82[] = {
-#embed "../GrapeWire/Record.swift"
+#embed "../GrapeWire/Frame.swift"
 };
 static const unsigned char file83[] = {
-#embed "../GrapeWire/RecordBatch+Reading.swift"
+#embed "../GrapeWire/Record.swift"
 };
 static const unsigned char file84[] = {
-#embed "../GrapeWire/RecordBatch.swift"
+#embed "../GrapeWire/RecordBatch+Filtering.swift"
 };
 static const unsigned char file85[] = {
-#embed "../GrapeWire/RecordBatchBuilder.swift"
+#embed "../GrapeWire/RecordBatch+Reading.swift"
 };
 static const unsigned char file86[] = {
-#embed "../GrapeWire/WireError.swift"
+#embed "../GrapeWire/RecordBatch.swift"
 };
 static const unsigned char file87[] = {
+#embed "../GrapeWire/RecordBatchBuilder.swift"
+};
+static const unsigned char file88[] = {
+#embed "../GrapeWire/WireError.swift"
+};
+static const unsigned char file89[] = {
 #embed "../GrapeWire/Zstd.swift"
 };
 
@@ -339,24 +345,26 @@ static const struct grape_resource files[] = {
   {"Sources/GrapeCore/Profile.swift", file67, sizeof file67},
   {"Sources/GrapeCore/ProfileQuantities.swift", file68, sizeof file68},
   {"Sources/GrapeCore/ProfileValidation.swift", file69, sizeof file69},
-  {"Sources/GrapeCore/Status.swift", file70, sizeof file70},
-  {"Sources/GrapeCore/Topology+Changes.swift", file71, sizeof file71},
-  {"Sources/GrapeCore/Topology+Cycles.swift", file72, sizeof file72},
-  {"Sources/GrapeCore/Topology.swift", file73, sizeof file73},
-  {"Sources/GrapeCore/TopologyDiagrams.swift", file74, sizeof file74},
-  {"Sources/GrapeCore/TopologyGraph.swift", file75, sizeof file75},
-  {"Sources/GrapeCore/TopologyText.swift", file76, sizeof file76},
-  {"Sources/GrapeWire/ByteReader.swift", file77, sizeof file77},
-  {"Sources/GrapeWire/ByteSlice.swift", file78, sizeof file78},
-  {"Sources/GrapeWire/ByteWriter.swift", file79, sizeof file79},
-  {"Sources/GrapeWire/CRC32C.swift", file80, sizeof file80},
-  {"Sources/GrapeWire/Frame.swift", file81, sizeof file81},
-  {"Sources/GrapeWire/Record.swift", file82, sizeof file82},
-  {"Sources/GrapeWire/RecordBatch+Reading.swift", file83, sizeof file83},
-  {"Sources/GrapeWire/RecordBatch.swift", file84, sizeof file84},
-  {"Sources/GrapeWire/RecordBatchBuilder.swift", file85, sizeof file85},
-  {"Sources/GrapeWire/WireError.swift", file86, sizeof file86},
-  {"Sources/GrapeWire/Zstd.swift", file87, sizeof file87},
+  {"Sources/GrapeCore/SourceEpoch.swift", file70, sizeof file70},
+  {"Sources/GrapeCore/Status.swift", file71, sizeof file71},
+  {"Sources/GrapeCore/Topology+Changes.swift", file72, sizeof file72},
+  {"Sources/GrapeCore/Topology+Cycles.swift", file73, sizeof file73},
+  {"Sources/GrapeCore/Topology.swift", file74, sizeof file74},
+  {"Sources/GrapeCore/TopologyDiagrams.swift", file75, sizeof file75},
+  {"Sources/GrapeCore/TopologyGraph.swift", file76, sizeof file76},
+  {"Sources/GrapeCore/TopologyText.swift", file77, sizeof file77},
+  {"Sources/GrapeWire/ByteReader.swift", file78, sizeof file78},
+  {"Sources/GrapeWire/ByteSlice.swift", file79, sizeof file79},
+  {"Sources/GrapeWire/ByteWriter.swift", file80, sizeof file80},
+  {"Sources/GrapeWire/CRC32C.swift", file81, sizeof file81},
+  {"Sources/GrapeWire/Frame.swift", file82, sizeof file82},
+  {"Sources/GrapeWire/Record.swift", file83, sizeof file83},
+  {"Sources/GrapeWire/RecordBatch+Filtering.swift", file84, sizeof file84},
+  {"Sources/GrapeWire/RecordBatch+Reading.swift", file85, sizeof file85},
+  {"Sources/GrapeWire/RecordBatch.swift", file86, sizeof file86},
+  {"Sources/GrapeWire/RecordBatchBuilder.swift", file87, sizeof file87},
+  {"Sources/GrapeWire/WireError.swift", file88, sizeof file88},
+  {"Sources/GrapeWire/Zstd.swift", file89, sizeof file89},
 };
 const struct grape_resource *grape_sdk_swift_files(void) { return files; }
 const size_t grape_sdk_swift_count = sizeof files / sizeof *files;

@@ -92,7 +92,7 @@ struct IngestCommand: ParsableCommand {
           durability: durability ?? .applicationDefault, compressionLevel: compress ? 1 : nil, skipBad: skipBad,
           statePath: state ?? files[0] + ".grape-ingest", keepsState: resume || state != nil,
           showsProgress: !quiet && Output.errorIsTerminal, json: options.json),
-        interrupts: interrupts, connect: { try options.connect() }
+        interrupts: interrupts, connect: { try options.connect(source: $0) }
       ).run()
     }
   }

@@ -20,13 +20,26 @@ struct ClientServices {
 }
 
 /// One client: takes its requests, gives the answers. Lives on the reactor's thread.
-final class ClientSession {
+final class ClientSession: SourceTable.Holder {
+  /// Who sends, if it said so.
+  let source: SourceEpoch?
   private let connection: FrameConnection
   private let services: ClientServices
   private let onEnd: (ClientSession) -> Void
   private var calls: [UInt64: CorrelationID] = [:]
   private var fetches: [UInt64: PendingFetch] = [:]
   private var isPaused = false
+  private var isFenced = false
+  /// Events and frames handed to the log and not answered.
+  private var unsettled = 0 {
+    didSet {
+      guard unsettled == 0, let callback = onSettled else { return }
+      onSettled = nil
+      callback()
+    }
+  }
+  var onSettled: (() -> Void)?
+  var isSettled: Bool { unsettled == 0 }
 
   private struct PendingFetch {
     var watch: WatchToken
@@ -36,7 +49,11 @@ final class ClientSession {
   /// Waiting fetches that one client may have.
   private static let fetchLimit = 4096
 
-  init(_ connection: FrameConnection, services: ClientServices, onEnd: @escaping (ClientSession) -> Void) {
+  init(
+    _ connection: FrameConnection, source: SourceEpoch?, services: ClientServices,
+    onEnd: @escaping (ClientSession) -> Void
+  ) {
+    self.source = source
     self.connection = connection
     self.services = services
     self.onEnd = onEnd
@@ -49,6 +66,12 @@ final class ClientSession {
   func close(_ reason: String) {
     connection.send(.goodbye, id: 0) { $0.bytes((["reason": .string(reason)] as JSONValue).utf8) }
     connection.closeWhenSent(reason)
+  }
+
+  /// Another connection of its source takes over.
+  func fence(_ error: StatusError) {
+    isFenced = true
+    connection.refuse(status: error.status.rawValue, name: error.status.name, message: error.message)
   }
 
   private func ended() {
@@ -65,6 +88,7 @@ final class ClientSession {
   }
 
   private func received(_ header: FrameHeader, _ body: ByteSlice) {
+    guard !isFenced else { return }
     do throws(WireError) {
       switch header.type {
       case .exec: try exec(header.id, body)
@@ -129,7 +153,9 @@ final class ClientSession {
           event: engine.slotNames[slot], deadline: milliseconds > 0 ? grape_realtime_ms() + milliseconds : nil,
           call: call?.id, own: request.headers))
       let durability = request.durability ?? Durability(engine.deployment.profile.durability)
+      unsettled += 1
       services.intake.add(event, to: engine, durability: durability) { [self] outcome in
+        defer { unsettled -= 1 }
         if let call { placed(call, outcome) } else { acknowledge(id, outcome) }
       }
     } catch {
@@ -260,7 +286,9 @@ final class ClientSession {
           .badRequest, "\(transaction.appends.count) batches once split by key; \(UInt16.max) are allowed")
       }
       for arrival in arrivals { engine.noteAppended(arrival) }
+      unsettled += 1
       services.gate.commit(transaction) { [self] result in
+        defer { unsettled -= 1 }
         switch result {
         case .success(let receipt): appended(id, engine.topic, arrivals.map(\.partition), receipt)
         case .failure(let error):
