@@ -44,6 +44,14 @@ extension ApplicationEngine {
     }
   }
 
+  /// The lane has moved on by itself, over offsets without a record.
+  func noteGaps(_ lane: Int) {
+    let offset = lanes[lane].processed
+    guard offset > backlogs[lane].first else { return }
+    let none = [Int](repeating: 0, count: slotNames.count)
+    change(lane) { $0.advance(to: offset, handled: none) { _ in none } }
+  }
+
   /// The log shows the partition to be longer than what was noted.
   func noteSeen(_ lane: Int, end: Int64) {
     guard end > backlogs[lane].end else { return }
@@ -60,11 +68,9 @@ extension ApplicationEngine {
   /// Counts events that are at hand, by slot; nil if some of them are not.
   private func countFetched(_ range: Range<Int64>, lane: Int) -> [Int]? {
     var counts = [Int](repeating: 0, count: slotNames.count)
-    var offset = range.lowerBound
-    while offset < range.upperBound {
-      guard let batch = lanes[lane].batch(holding: offset) else { return nil }
-      guard add(batch, from: offset, to: range.upperBound, into: &counts) else { return nil }
-      offset = batch.lastOffset + 1
+    guard let batches = lanes[lane].batches(covering: range) else { return nil }
+    for batch in batches {
+      guard add(batch, from: range.lowerBound, to: range.upperBound, into: &counts) else { return nil }
     }
     return counts
   }

@@ -31,6 +31,7 @@ extension ApplicationEngine {
     case .success(let read):
       lanes[index].read(read, from: offset)
       noteSeen(index, end: read.bounds.end)
+      noteGaps(index)
       schedulePump()
     case .failure(let error) where error.code == .offsetOutOfRange:
       skipDropped(lane: index, offset)
@@ -54,8 +55,9 @@ extension ApplicationEngine {
         guard case .success(let bounds) = result else { return lanes[index].readFailed() }
         note(
           "error", "events \(offset) to \(bounds.start - 1) of \(topic)/\(lanes[index].partition) are no longer kept")
-        noteProgress(index, to: bounds.start)
         lanes[index].skip(to: bounds)
+        noteSeen(index, end: bounds.end)
+        noteGaps(index)
         schedulePump()
       })
   }
@@ -66,6 +68,7 @@ extension ApplicationEngine {
       let plan = lanes[index].planDelivery(
         now: reactor.now, batchBytes: profile.batchBytes, unpackedLimit: environment.batchLimit)
     else { return }
+    noteGaps(index)
     if lanes[index].failuresOfHead >= UInt32(profile.retry.attempts) { return giveUpHead(index) }
     let lane = lanes[index]
     // Same partition, same worker, as long as the set of workers stays.

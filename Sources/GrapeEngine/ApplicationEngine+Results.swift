@@ -98,6 +98,7 @@ extension ApplicationEngine {
     }
     noteProgress(index, to: result.processed, handled: result.tallies)
     lanes[index].completed(upTo: result.processed)
+    noteGaps(index)
     guard let unfinished = result.unfinished, result.processed < delivery.end else { return }
     let attempts = Int(lanes[index].failuresOfHead) + 1
     if attempts >= profile.retry.attempts {
@@ -132,9 +133,11 @@ extension ApplicationEngine {
     let offset = lanes[index].processed
     transaction.offsets = [offsetCommit(lane: index)]
     for (engine, arrival) in appended { engine.noteAppended(arrival) }
+    unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
       switch outcome {
       case .success:
+        unfinishedCommits -= 1
         lanes[index].committed(upTo: offset)
         record(result, delivery: delivery)
       case .failure(let error):
@@ -236,6 +239,7 @@ extension ApplicationEngine {
     }
     noteProgress(index, to: offset + 1)
     lanes[index].skippedHead()
+    noteGaps(index)
   }
 
   private func reply(to address: UnsafeRawBufferPointer, _ status: ReplyStatus) -> [Transaction.Append] {
@@ -267,16 +271,21 @@ extension ApplicationEngine {
       message: "its handler ended the worker each time", transaction: &transaction)
     let offset = lanes[index].processed
     transaction.offsets = [offsetCommit(lane: index)]
+    unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
-      if case .success = outcome { lanes[index].committed(upTo: offset) }
+      guard case .success = outcome else { return }
+      unfinishedCommits -= 1
+      lanes[index].committed(upTo: offset)
     }
     schedulePump()
   }
 
   /// Makes the attempts of the lane's head durable before its events go out again.
   func commitAttempts(_ index: Int) {
+    unfinishedCommits += 1
     environment.gate.commit(Transaction(durability: .disk, offsets: [offsetCommit(lane: index)])) { [self] outcome in
       guard case .success = outcome else { return }
+      unfinishedCommits -= 1
       lanes[index].attemptCommitted()
       schedulePump()
     }

@@ -16,8 +16,7 @@ extension ApplicationEngine {
   /// reactor nothing is on its way from one to another either: an event that is emitted waits at its new place as soon
   /// as the one it comes from is done.
   public var isIdle: Bool {
-    state != .loading && waiting == 0
-      && zip(lanes, backlogs).allSatisfy { $0.committed == $1.end && $0.delivery == nil }
+    state != .loading && waiting == 0 && unfinishedCommits == 0 && lanes.allSatisfy { $0.delivery == nil }
   }
 
   /// Whether an event has been handed to a worker (or may have been).
