@@ -175,102 +175,108 @@ static const unsigned char file56[] = {
 #embed "../Grape/Worker/WorkerInfo.swift"
 };
 static const unsigned char file57[] = {
-#embed "../GrapeCore/EventHeaders.swift"
+#embed "../GrapeCore/BatchCompression.swift"
 };
 static const unsigned char file58[] = {
-#embed "../GrapeCore/JSONValue+Parsing.swift"
+#embed "../GrapeCore/EventHeaders.swift"
 };
 static const unsigned char file59[] = {
-#embed "../GrapeCore/JSONValue+Writing.swift"
+#embed "../GrapeCore/JSONValue+Parsing.swift"
 };
 static const unsigned char file60[] = {
-#embed "../GrapeCore/JSONValue.swift"
+#embed "../GrapeCore/JSONValue+Writing.swift"
 };
 static const unsigned char file61[] = {
-#embed "../GrapeCore/Manifest.swift"
+#embed "../GrapeCore/JSONValue.swift"
 };
 static const unsigned char file62[] = {
-#embed "../GrapeCore/ManifestProblem.swift"
+#embed "../GrapeCore/Manifest.swift"
 };
 static const unsigned char file63[] = {
-#embed "../GrapeCore/ManifestValidation.swift"
+#embed "../GrapeCore/ManifestProblem.swift"
 };
 static const unsigned char file64[] = {
-#embed "../GrapeCore/Names.swift"
+#embed "../GrapeCore/ManifestValidation.swift"
 };
 static const unsigned char file65[] = {
-#embed "../GrapeCore/NamesRule.swift"
+#embed "../GrapeCore/Names.swift"
 };
 static const unsigned char file66[] = {
-#embed "../GrapeCore/Partitioner.swift"
+#embed "../GrapeCore/NamesRule.swift"
 };
 static const unsigned char file67[] = {
-#embed "../GrapeCore/Profile.swift"
+#embed "../GrapeCore/Partitioner.swift"
 };
 static const unsigned char file68[] = {
-#embed "../GrapeCore/ProfileQuantities.swift"
+#embed "../GrapeCore/Profile.swift"
 };
 static const unsigned char file69[] = {
-#embed "../GrapeCore/ProfileValidation.swift"
+#embed "../GrapeCore/ProfileQuantities.swift"
 };
 static const unsigned char file70[] = {
-#embed "../GrapeCore/SourceEpoch.swift"
+#embed "../GrapeCore/ProfileValidation.swift"
 };
 static const unsigned char file71[] = {
-#embed "../GrapeCore/Status.swift"
+#embed "../GrapeCore/SourceEpoch.swift"
 };
 static const unsigned char file72[] = {
-#embed "../GrapeCore/Topology+Changes.swift"
+#embed "../GrapeCore/Status.swift"
 };
 static const unsigned char file73[] = {
-#embed "../GrapeCore/Topology+Cycles.swift"
+#embed "../GrapeCore/Topology+Changes.swift"
 };
 static const unsigned char file74[] = {
-#embed "../GrapeCore/Topology.swift"
+#embed "../GrapeCore/Topology+Cycles.swift"
 };
 static const unsigned char file75[] = {
-#embed "../GrapeCore/TopologyDiagrams.swift"
+#embed "../GrapeCore/Topology.swift"
 };
 static const unsigned char file76[] = {
-#embed "../GrapeCore/TopologyGraph.swift"
+#embed "../GrapeCore/TopologyDiagrams.swift"
 };
 static const unsigned char file77[] = {
-#embed "../GrapeCore/TopologyText.swift"
+#embed "../GrapeCore/TopologyGraph.swift"
 };
 static const unsigned char file78[] = {
-#embed "../GrapeWire/ByteReader.swift"
+#embed "../GrapeCore/TopologyText.swift"
 };
 static const unsigned char file79[] = {
-#embed "../GrapeWire/ByteSlice.swift"
+#embed "../GrapeWire/ByteReader.swift"
 };
 static const unsigned char file80[] = {
-#embed "../GrapeWire/ByteWriter.swift"
+#embed "../GrapeWire/ByteSlice.swift"
 };
 static const unsigned char file81[] = {
-#embed "../GrapeWire/CRC32C.swift"
+#embed "../GrapeWire/ByteWriter.swift"
 };
 static const unsigned char file82[] = {
-#embed "../GrapeWire/Frame.swift"
+#embed "../GrapeWire/CRC32C.swift"
 };
 static const unsigned char file83[] = {
-#embed "../GrapeWire/Record.swift"
+#embed "../GrapeWire/Frame.swift"
 };
 static const unsigned char file84[] = {
-#embed "../GrapeWire/RecordBatch+Filtering.swift"
+#embed "../GrapeWire/Record.swift"
 };
 static const unsigned char file85[] = {
-#embed "../GrapeWire/RecordBatch+Reading.swift"
+#embed "../GrapeWire/RecordBatch+Filtering.swift"
 };
 static const unsigned char file86[] = {
-#embed "../GrapeWire/RecordBatch.swift"
+#embed "../GrapeWire/RecordBatch+Packing.swift"
 };
 static const unsigned char file87[] = {
-#embed "../GrapeWire/RecordBatchBuilder.swift"
+#embed "../GrapeWire/RecordBatch+Reading.swift"
 };
 static const unsigned char file88[] = {
-#embed "../GrapeWire/WireError.swift"
+#embed "../GrapeWire/RecordBatch.swift"
 };
 static const unsigned char file89[] = {
+#embed "../GrapeWire/RecordBatchBuilder.swift"
+};
+static const unsigned char file90[] = {
+#embed "../GrapeWire/WireError.swift"
+};
+static const unsigned char file91[] = {
 #embed "../GrapeWire/Zstd.swift"
 };
 
@@ -332,39 +338,41 @@ static const struct grape_resource files[] = {
   {"Sources/Grape/Worker/WorkerEnd.swift", file54, sizeof file54},
   {"Sources/Grape/Worker/WorkerEnvironment.swift", file55, sizeof file55},
   {"Sources/Grape/Worker/WorkerInfo.swift", file56, sizeof file56},
-  {"Sources/GrapeCore/EventHeaders.swift", file57, sizeof file57},
-  {"Sources/GrapeCore/JSONValue+Parsing.swift", file58, sizeof file58},
-  {"Sources/GrapeCore/JSONValue+Writing.swift", file59, sizeof file59},
-  {"Sources/GrapeCore/JSONValue.swift", file60, sizeof file60},
-  {"Sources/GrapeCore/Manifest.swift", file61, sizeof file61},
-  {"Sources/GrapeCore/ManifestProblem.swift", file62, sizeof file62},
-  {"Sources/GrapeCore/ManifestValidation.swift", file63, sizeof file63},
-  {"Sources/GrapeCore/Names.swift", file64, sizeof file64},
-  {"Sources/GrapeCore/NamesRule.swift", file65, sizeof file65},
-  {"Sources/GrapeCore/Partitioner.swift", file66, sizeof file66},
-  {"Sources/GrapeCore/Profile.swift", file67, sizeof file67},
-  {"Sources/GrapeCore/ProfileQuantities.swift", file68, sizeof file68},
-  {"Sources/GrapeCore/ProfileValidation.swift", file69, sizeof file69},
-  {"Sources/GrapeCore/SourceEpoch.swift", file70, sizeof file70},
-  {"Sources/GrapeCore/Status.swift", file71, sizeof file71},
-  {"Sources/GrapeCore/Topology+Changes.swift", file72, sizeof file72},
-  {"Sources/GrapeCore/Topology+Cycles.swift", file73, sizeof file73},
-  {"Sources/GrapeCore/Topology.swift", file74, sizeof file74},
-  {"Sources/GrapeCore/TopologyDiagrams.swift", file75, sizeof file75},
-  {"Sources/GrapeCore/TopologyGraph.swift", file76, sizeof file76},
-  {"Sources/GrapeCore/TopologyText.swift", file77, sizeof file77},
-  {"Sources/GrapeWire/ByteReader.swift", file78, sizeof file78},
-  {"Sources/GrapeWire/ByteSlice.swift", file79, sizeof file79},
-  {"Sources/GrapeWire/ByteWriter.swift", file80, sizeof file80},
-  {"Sources/GrapeWire/CRC32C.swift", file81, sizeof file81},
-  {"Sources/GrapeWire/Frame.swift", file82, sizeof file82},
-  {"Sources/GrapeWire/Record.swift", file83, sizeof file83},
-  {"Sources/GrapeWire/RecordBatch+Filtering.swift", file84, sizeof file84},
-  {"Sources/GrapeWire/RecordBatch+Reading.swift", file85, sizeof file85},
-  {"Sources/GrapeWire/RecordBatch.swift", file86, sizeof file86},
-  {"Sources/GrapeWire/RecordBatchBuilder.swift", file87, sizeof file87},
-  {"Sources/GrapeWire/WireError.swift", file88, sizeof file88},
-  {"Sources/GrapeWire/Zstd.swift", file89, sizeof file89},
+  {"Sources/GrapeCore/BatchCompression.swift", file57, sizeof file57},
+  {"Sources/GrapeCore/EventHeaders.swift", file58, sizeof file58},
+  {"Sources/GrapeCore/JSONValue+Parsing.swift", file59, sizeof file59},
+  {"Sources/GrapeCore/JSONValue+Writing.swift", file60, sizeof file60},
+  {"Sources/GrapeCore/JSONValue.swift", file61, sizeof file61},
+  {"Sources/GrapeCore/Manifest.swift", file62, sizeof file62},
+  {"Sources/GrapeCore/ManifestProblem.swift", file63, sizeof file63},
+  {"Sources/GrapeCore/ManifestValidation.swift", file64, sizeof file64},
+  {"Sources/GrapeCore/Names.swift", file65, sizeof file65},
+  {"Sources/GrapeCore/NamesRule.swift", file66, sizeof file66},
+  {"Sources/GrapeCore/Partitioner.swift", file67, sizeof file67},
+  {"Sources/GrapeCore/Profile.swift", file68, sizeof file68},
+  {"Sources/GrapeCore/ProfileQuantities.swift", file69, sizeof file69},
+  {"Sources/GrapeCore/ProfileValidation.swift", file70, sizeof file70},
+  {"Sources/GrapeCore/SourceEpoch.swift", file71, sizeof file71},
+  {"Sources/GrapeCore/Status.swift", file72, sizeof file72},
+  {"Sources/GrapeCore/Topology+Changes.swift", file73, sizeof file73},
+  {"Sources/GrapeCore/Topology+Cycles.swift", file74, sizeof file74},
+  {"Sources/GrapeCore/Topology.swift", file75, sizeof file75},
+  {"Sources/GrapeCore/TopologyDiagrams.swift", file76, sizeof file76},
+  {"Sources/GrapeCore/TopologyGraph.swift", file77, sizeof file77},
+  {"Sources/GrapeCore/TopologyText.swift", file78, sizeof file78},
+  {"Sources/GrapeWire/ByteReader.swift", file79, sizeof file79},
+  {"Sources/GrapeWire/ByteSlice.swift", file80, sizeof file80},
+  {"Sources/GrapeWire/ByteWriter.swift", file81, sizeof file81},
+  {"Sources/GrapeWire/CRC32C.swift", file82, sizeof file82},
+  {"Sources/GrapeWire/Frame.swift", file83, sizeof file83},
+  {"Sources/GrapeWire/Record.swift", file84, sizeof file84},
+  {"Sources/GrapeWire/RecordBatch+Filtering.swift", file85, sizeof file85},
+  {"Sources/GrapeWire/RecordBatch+Packing.swift", file86, sizeof file86},
+  {"Sources/GrapeWire/RecordBatch+Reading.swift", file87, sizeof file87},
+  {"Sources/GrapeWire/RecordBatch.swift", file88, sizeof file88},
+  {"Sources/GrapeWire/RecordBatchBuilder.swift", file89, sizeof file89},
+  {"Sources/GrapeWire/WireError.swift", file90, sizeof file90},
+  {"Sources/GrapeWire/Zstd.swift", file91, sizeof file91},
 };
 const struct grape_resource *grape_sdk_swift_files(void) { return files; }
 const size_t grape_sdk_swift_count = sizeof files / sizeof *files;

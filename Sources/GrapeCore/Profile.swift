@@ -27,6 +27,8 @@ public struct Profile: Hashable, Sendable {
   public var queueLimit: Int
   /// For events that do not ask for one.
   public var durability: Durability
+  /// How workers pack the batches of what they emit.
+  public var compression: BatchCompression
   /// Set for the workers. In order of name.
   public var environment: [Variable]
   /// Names of the node's own environment variables that workers get too.
@@ -48,6 +50,7 @@ public struct Profile: Hashable, Sendable {
     retry = Retry()
     queueLimit = 0
     durability = .disk
+    compression = .none
     environment = []
     inheritEnvironment = Self.defaultInheritedEnvironment
     logBytes = 10 << 20

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 import unittest
 
@@ -113,6 +114,30 @@ class Ingest(EndToEnd):
     def test_the_result_as_json_counts_events(self):
         result = self.node.grape("ingest", "sink@row", self.write("lines.txt", "a\nb\nc\n"), "--json").json
         self.assertEqual(result["events"], 3)
+
+    def test_events_are_packed_as_the_command_says(self):
+        path = self.write("lines.txt", "".join(f"{number}: the same words again and again\n" for number in range(5000)))
+        sizes = {}
+        for codec in ("none", "zstd", "zstd:1", "zstd:19"):
+            result = self.node.grape("ingest", "sink@row", path, "--compression", codec, "--json").json
+            sizes[codec] = result["bytes"]
+        self.assertEqual(sizes["zstd"], sizes["zstd:1"])
+        self.assertLess(sizes["zstd:1"] * 2, sizes["none"])
+        self.assertLess(sizes["zstd:19"], sizes["zstd:1"])
+        self.node.wait_idle()
+        self.assertEqual(len(self.values()), 20_000)
+        for wrong in ("zstd:0", "zstd:20", "gzip", "zstd:-1"):
+            self.node.grape("ingest", "sink@row", path, "--compression", wrong, expect=USAGE)
+        self.node.grape("ingest", "sink@row", path, "--compression", "none", "--compress", expect=USAGE)
+
+    @unittest.skipIf(sys.version_info >= (3, 14), "this Python has zstd")
+    def test_an_application_that_cannot_pack_as_its_profile_says_fails_with_the_reason(self):
+        self.node.deploy(self.python_app("packed", SINK, ["row", "other"], profile={"compression": "zstd"}))
+        self.node.grape("exec", "packed@row", "--data", "x")
+        problem = self.eventually(
+            lambda: self.node.grape("app", "info", "packed", "--json").json.get("problem"), "it has a problem")
+        self.assertIn("zstd:1", problem)
+        self.assertIn("3.14", problem)
 
     def test_an_ingest_that_was_killed_goes_on_where_it_stopped(self):
         total = 400_000

@@ -45,6 +45,7 @@ extension Profile {
         "max-backoff-ms": milliseconds(retry.maxBackoff),
       ],
       "queue-limit": JSONValue(queueLimit), "durability": .string(durability.description),
+      "compression": .string(compression.description),
       // Values may be secrets: names only.
       "environment": JSONValue(strings: environment.map(\.name)),
       "inherit-environment": JSONValue(strings: inheritEnvironment), "log-bytes": JSONValue(logBytes),
