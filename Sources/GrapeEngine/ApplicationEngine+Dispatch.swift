@@ -78,8 +78,10 @@ extension ApplicationEngine {
     do throws(WireError) {
       slices = try deliverable(plan.batches, zstd: session.acceptsZstd)
     } catch {
-      problem = "\(topic)/\(lane.partition), offset \(plan.first): \(error.message)"
-      note("error", problem!)
+      // Nothing is passed over: the lane stands still until somebody has looked at it. Said once, however often it is tried.
+      problem =
+        "\(topic)/\(lane.partition) stands still at offset \(plan.first), which cannot be unpacked for the worker: \(error.message); `grape log verify` looks for damage"
+      if unreadable.updateValue(plan.first, forKey: index) != plan.first { note("error", problem!) }
       return
     }
     deliveryCounter += 1

@@ -34,6 +34,8 @@ public final class ApplicationEngine {
   var backlogs: [LaneBacklog] = []
   /// Events that wait in all lanes.
   var waiting: Int64 = 0
+  /// Offsets at which lanes stand still, because a batch cannot be unpacked.
+  var unreadable: [Int: Int64] = [:]
   /// Commits handed to the log and not confirmed; one that failed stays.
   var unfinishedCommits = 0
   var watches: [Int32: WatchToken] = [:]

@@ -4,7 +4,7 @@ import time
 import unittest
 
 import wire
-from node import RELAY, RELAY_SLOTS, EndToEnd
+from node import DEADLINE, RELAY, RELAY_SLOTS, EndToEnd
 
 TWO = """
     @app.on("a")
@@ -93,6 +93,20 @@ class Statistics(EndToEnd):
         self.node.grape("app", "start", "two")
         self.node.wait_idle()
         self.assertEqual(self.slots()[1]["a"]["processed"], 4)
+
+    def test_draining_is_measured_until_all_is_done(self):
+        self.node.deploy(self.python_app("relay", RELAY, RELAY_SLOTS, partitions=2))
+        self.node.grape("app", "stop", "relay")
+        self.node.grape("bench", "ingest", "relay@in", "--events", "2000")
+        self.node.grape("bench", "drain", "relay", "--timeout", "1ms", expect=DEADLINE)
+        result = self.node.grape("bench", "drain", "--app", "relay", "--json").json
+        self.assertGreater(result["seconds"], 0)
+        stats, slots = self.slots("relay")
+        self.assertTrue(stats["idle"])
+        self.assertEqual([slot["processed"] for slot in slots.values()], [2000, 2000])
+        self.node.grape("app", "stop", "relay")
+        self.node.grape("bench", "ingest", "relay@in", "--events", "1000")
+        self.assertEqual(self.node.grape("bench", "drain", "relay", "--json").json["events"], 2000)
 
     def test_idle_means_that_all_of_a_chain_is_in_the_log(self):
         self.node.deploy(self.python_app("relay", RELAY, RELAY_SLOTS, partitions=2))
