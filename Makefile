@@ -44,10 +44,12 @@ test-examples: setup ## Runs the tests of the Swift example
 bench: build ## Measures Grape beside the machine's limits and writes docs/benchmarks.md; BENCH=--quick: in a minute
 	python3 Benchmarks/bench.py --grape $(BINARY) $(BENCH)
 
-format: ## Formats the Swift files
+format: ## Formats the Swift files and lists those of the SDK
+	@scripts/embed_sdk.py
 	@$(SWIFT_FILES) | xargs -0 $(SWIFT) format --in-place --parallel
 
-lint: ## Checks the format of the Swift files
+lint: ## Checks the format of the Swift files, and the list of those of the SDK
+	@scripts/embed_sdk.py --check
 	@$(SWIFT_FILES) | xargs -0 $(SWIFT) format lint --strict --parallel
 
 install: build ## Installs the binary into PREFIX/bin (/usr/local/bin)

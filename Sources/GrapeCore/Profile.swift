@@ -31,6 +31,8 @@ public struct Profile: Hashable, Sendable {
   public var retentionSize: Int
   /// For events that do not ask for one.
   public var durability: Durability
+  /// How workers pack the batches of what they emit.
+  public var compression: BatchCompression
   /// Set for the workers. In order of name.
   public var environment: [Variable]
   /// Names of the node's own environment variables that workers get too.
@@ -54,6 +56,7 @@ public struct Profile: Hashable, Sendable {
     retentionAge = .zero
     retentionSize = 0
     durability = .disk
+    compression = .none
     environment = []
     inheritEnvironment = Self.defaultInheritedEnvironment
     logBytes = 10 << 20

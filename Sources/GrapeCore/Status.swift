@@ -23,11 +23,13 @@ public struct Status: RawRepresentable, Hashable, Sendable, CustomStringConverti
   public static let notFound = Status(rawValue: 15)
   public static let offsetOutOfRange = Status(rawValue: 16)
   public static let hopLimit = Status(rawValue: 17)
+  /// A later connection of the same source has taken over.
+  public static let fenced = Status(rawValue: 18)
 
   private static let names = [
     "ok", "handler-error", "no-such-app", "no-such-slot", "queue-full", "deadline-exceeded", "too-large", "gave-up",
     "unavailable", "bad-request", "unauthorized", "internal", "conflict", "unsupported-version", "missing-slot",
-    "not-found", "offset-out-of-range", "hop-limit",
+    "not-found", "offset-out-of-range", "hop-limit", "fenced",
   ]
 
   /// The status's name, as in docs/protocol.md; `status-N` for one that this version does not know.

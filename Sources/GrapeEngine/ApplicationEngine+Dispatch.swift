@@ -30,6 +30,8 @@ extension ApplicationEngine {
     switch result {
     case .success(let read):
       lanes[index].read(read, from: offset)
+      noteSeen(index, end: read.bounds.end)
+      noteGaps(index)
       schedulePump()
     case .failure(let error) where error.code == .offsetOutOfRange:
       skipDropped(lane: index, offset)
@@ -54,6 +56,8 @@ extension ApplicationEngine {
         note(
           "error", "events \(offset) to \(bounds.start - 1) of \(topic)/\(lanes[index].partition) are no longer kept")
         lanes[index].skip(to: bounds)
+        noteSeen(index, end: bounds.end)
+        noteGaps(index)
         schedulePump()
       })
   }
@@ -64,6 +68,7 @@ extension ApplicationEngine {
       let plan = lanes[index].planDelivery(
         now: reactor.now, batchBytes: profile.batchBytes, unpackedLimit: environment.batchLimit)
     else { return }
+    noteGaps(index)
     if lanes[index].failuresOfHead >= UInt32(profile.retry.attempts) { return giveUpHead(index) }
     let lane = lanes[index]
     // Same partition, same worker, as long as the set of workers stays.
@@ -73,8 +78,10 @@ extension ApplicationEngine {
     do throws(WireError) {
       slices = try deliverable(plan.batches, zstd: session.acceptsZstd)
     } catch {
-      problem = "\(topic)/\(lane.partition), offset \(plan.first): \(error.message)"
-      note("error", problem!)
+      // Nothing is passed over: the lane stands still until somebody has looked at it. Said once, however often it is tried.
+      problem =
+        "\(topic)/\(lane.partition) stands still at offset \(plan.first), which cannot be unpacked for the worker: \(error.message); `grape log verify` looks for damage"
+      if unreadable.updateValue(plan.first, forKey: index) != plan.first { note("error", problem!) }
       return
     }
     deliveryCounter += 1
@@ -105,42 +112,5 @@ extension ApplicationEngine {
         isPacked && !zstd ? try RecordBatch.uncompressed(batch.bytes, limit: environment.batchLimit) : batch.bytes)
     }
     return slices
-  }
-
-  /// Counts what waited when the node started, slot by slot, in the background.
-  func countBacklog() {
-    for index in lanes.indices where lanes[index].lag > 0 {
-      countBacklog(lane: index, from: lanes[index].processed, to: lanes[index].end)
-    }
-  }
-
-  private func countBacklog(lane index: Int, from offset: Int64, to end: Int64) {
-    guard offset < end, state != .stopped || lanes[index].processed <= offset else { return }
-    log.read(
-      TopicPartition(topic, lanes[index].partition), from: offset, maxBytes: 256 * 1024,
-      completion: reactor.completion { [self] result in
-        guard case .success(let read) = result, let last = read.batches.last else { return }
-        for batch in read.batches { count(batch, from: offset, to: end) }
-        countBacklog(lane: index, from: last.lastOffset + 1, to: end)
-      })
-  }
-
-  private func count(_ batch: LogBatch, from first: Int64, to end: Int64) {
-    do throws(WireError) {
-      let unpacked = try RecordBatch.unpack(batch.bytes, checkingCRC: false, limit: environment.batchLimit)
-      var reader = unpacked.reader()
-      while let record = try reader.next() {
-        let offset = batch.baseOffset + Int64(record.offsetDelta)
-        guard offset >= first, offset < end else { continue }
-        var headers = record.headers
-        if let (_, value) = try headers.next(), let value, let slot = scanner.slot(value) {
-          statistics[slot].queued += 1
-        }
-      }
-      withExtendedLifetime(unpacked) {}
-    } catch {
-      // Only figures depend on it; the same fault is reported when the batch is delivered.
-      logger.debug("backlog not counted", metadata: ["app": "\(name)", "error": "\(error)"])
-    }
   }
 }

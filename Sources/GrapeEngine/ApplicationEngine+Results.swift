@@ -15,7 +15,7 @@ extension ApplicationEngine {
     else { return condemn(session, "it answered delivery \(header.id), which it was not given") }
     let result: WorkerResult
     var transaction = Transaction(durability: Durability(profile.durability))
-    var appended: [(ApplicationEngine, [Int])] = []
+    var appended: [(ApplicationEngine, Arrival)] = []
     do throws(WireError) {
       result = try WorkerResult(body, first: delivery.first, end: delivery.end, slots: slotNames.count)
     } catch {
@@ -40,7 +40,7 @@ extension ApplicationEngine {
 
   /// Holds an output against where this application may send, and against the format.
   private func check(
-    _ output: WorkerResult.Output, crcLeft: Bool, counted: inout [(ApplicationEngine, [Int])]
+    _ output: WorkerResult.Output, crcLeft: Bool, counted: inout [(ApplicationEngine, Arrival)]
   ) throws(StatusError) -> Transaction.Append {
     if crcLeft, output.batch.count >= RecordBatch.headerSize {
       // The frame's memory is ours alone until it is committed.
@@ -67,7 +67,8 @@ extension ApplicationEngine {
       }
       var counts = [Int](repeating: 0, count: target.slotNames.count)
       header = try target.scanner.scan(output.batch, from: .worker, checkingCRC: !crcLeft, counts: &counts)
-      counted.append((target, counts))
+      counted.append(
+        (target, Arrival(partition: output.partition, counts: counts, timestamp: header.maxTimestamp)))
     }
     return Transaction.Append(
       TopicPartition(output.topic, output.partition), batch: output.batch, maxTimestamp: header.maxTimestamp,
@@ -95,7 +96,9 @@ extension ApplicationEngine {
           record, lane: index, offset: verdict.offset, reason: "rejected", code: verdict.code, message: verdict.message,
           attempts: 1))
     }
+    noteProgress(index, to: result.processed, handled: result.tallies)
     lanes[index].completed(upTo: result.processed)
+    noteGaps(index)
     guard let unfinished = result.unfinished, result.processed < delivery.end else { return }
     let attempts = Int(lanes[index].failuresOfHead) + 1
     if attempts >= profile.retry.attempts {
@@ -124,18 +127,21 @@ extension ApplicationEngine {
 
   private func commit(
     _ proposed: Transaction, lane index: Int, result: WorkerResult, delivery: LaneStateMachine.Delivery,
-    appended: [(ApplicationEngine, [Int])]
+    appended: [(ApplicationEngine, Arrival)]
   ) {
     var transaction = proposed
     let offset = lanes[index].processed
     transaction.offsets = [offsetCommit(lane: index)]
-    for (engine, counts) in appended { engine.noteAppended(counts) }
+    for (engine, arrival) in appended { engine.noteAppended(arrival) }
+    unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
       switch outcome {
       case .success:
+        unfinishedCommits -= 1
         lanes[index].committed(upTo: offset)
         record(result, delivery: delivery)
       case .failure(let error):
+        for (engine, arrival) in appended { engine.noteRefused(arrival) }
         // The log takes no more; what was not committed runs again when the node is started anew.
         environment.gate.breakOff(error)
         problem = "cannot commit: \(error.message)"
@@ -231,7 +237,9 @@ extension ApplicationEngine {
       // The event's memory lives to here: the address points into it.
       withExtendedLifetime(event) {}
     }
+    noteProgress(index, to: offset + 1)
     lanes[index].skippedHead()
+    noteGaps(index)
   }
 
   private func reply(to address: UnsafeRawBufferPointer, _ status: ReplyStatus) -> [Transaction.Append] {
@@ -263,16 +271,21 @@ extension ApplicationEngine {
       message: "its handler ended the worker each time", transaction: &transaction)
     let offset = lanes[index].processed
     transaction.offsets = [offsetCommit(lane: index)]
+    unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
-      if case .success = outcome { lanes[index].committed(upTo: offset) }
+      guard case .success = outcome else { return }
+      unfinishedCommits -= 1
+      lanes[index].committed(upTo: offset)
     }
     schedulePump()
   }
 
   /// Makes the attempts of the lane's head durable before its events go out again.
   func commitAttempts(_ index: Int) {
+    unfinishedCommits += 1
     environment.gate.commit(Transaction(durability: .disk, offsets: [offsetCommit(lane: index)])) { [self] outcome in
       guard case .success = outcome else { return }
+      unfinishedCommits -= 1
       lanes[index].attemptCommitted()
       schedulePump()
     }

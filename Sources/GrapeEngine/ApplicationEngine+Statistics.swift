@@ -7,16 +7,16 @@ internal import GrapeWorkers
 /// Figures.
 extension ApplicationEngine {
   /// Events not dealt with.
-  public var lag: Int64 { lanes.reduce(0) { $0 + $1.lag } }
-
-  /// Events were appended to the input topic: one count per slot.
-  public func noteAppended(_ counts: [Int]) {
-    for (slot, count) in counts.enumerated() where slot < statistics.count { statistics[slot].queued += count }
-  }
+  public var lag: Int64 { waiting }
 
   /// Whether the queue has room for more events, by the profile's limit.
-  public var admitsEvents: Bool {
-    profile.queueLimit == 0 || statistics.reduce(0) { $0 + $1.queued } < profile.queueLimit
+  public var admitsEvents: Bool { profile.queueLimit == 0 || waiting < Int64(profile.queueLimit) }
+
+  /// Nothing waits, nothing is at a worker, and what was done is in the log. If all applications are idle in one turn of the
+  /// reactor nothing is on its way from one to another either: an event that is emitted waits at its new place as soon
+  /// as the one it comes from is done.
+  public var isIdle: Bool {
+    state != .loading && waiting == 0 && unfinishedCommits == 0 && lanes.allSatisfy { $0.delivery == nil }
   }
 
   /// Whether an event has been handed to a worker (or may have been).
@@ -26,26 +26,21 @@ extension ApplicationEngine {
     return offset < (lane.delivery?.end ?? lane.processed)
   }
 
-  /// Older events count as so old: a year, milliseconds.
-  private static let longestLatency: Int64 = 366 * 86_400_000
-
   /// A result was committed.
   func record(_ result: WorkerResult, delivery: LaneStateMachine.Delivery) {
-    // Timestamps are the sender's word: anything that a validated batch may hold.
-    let age = min(max(0, grape_realtime_ms() - delivery.timestamp), Self.longestLatency)
-    let latency = age * 1000
+    let latency = Self.age(of: delivery.timestamp, now: grape_realtime_ms()) * 1000
     for tally in result.tallies {
       statistics[tally.slot].processed += tally.succeeded
       statistics[tally.slot].failed += tally.failed
       statistics[tally.slot].handlerNanoseconds += tally.nanoseconds
-      statistics[tally.slot].queued = max(0, statistics[tally.slot].queued - tally.succeeded - tally.failed)
       statistics[tally.slot].rate.add(tally.succeeded + tally.failed, now: reactor.now)
       statistics[tally.slot].record(latencyMicroseconds: latency, count: tally.succeeded)
     }
-    // Expired and set-aside events are in no tally; an empty queue settles the account.
-    if lag == 0 {
-      for slot in statistics.indices { statistics[slot].queued = 0 }
-    }
+  }
+
+  /// Milliseconds since `timestamp`, which a client may have set to anything: 0 to a hundred years.
+  private static func age(of timestamp: Int64, now: Int64) -> Int64 {
+    min(max(0, now.subtractingReportingOverflow(max(0, timestamp)).partialValue), 3_155_760_000_000)
   }
 
   /// As in the answer to `stats`.
@@ -58,32 +53,38 @@ extension ApplicationEngine {
       "min": JSONValue(profile.workers.min), "max": JSONValue(profile.workers.max),
       "restarts": JSONValue(pool.failures), "started": JSONValue(pool.spawned),
     ]
+    var counts = [Int](repeating: 0, count: slotNames.count)
+    var oldest = [Int64?](repeating: nil, count: slotNames.count)
+    for backlog in backlogs { backlog.report(counts: &counts, oldest: &oldest) }
+    let today = grape_realtime_ms()
+    let ages = oldest.map { $0.map { Self.age(of: $0, now: today) } ?? 0 }
     var rate = 0.0
     var slots: [JSONValue] = []
     for index in slotNames.indices {
       let slotRate = statistics[index].rate.perSecond(now: now)
       rate += slotRate
-      slots.append(slotJSON(index, rate: slotRate))
+      slots.append(slotJSON(index, rate: slotRate, lag: counts[index], oldest: ages[index]))
     }
-    let partitions: [JSONValue] = lanes.map { lane in
+    let partitions: [JSONValue] = zip(lanes, backlogs).map { lane, backlog in
       [
-        "partition": JSONValue(lane.partition), "end": .int(lane.end), "committed": .int(lane.committed),
-        "lag": .int(lane.lag), "inFlight": .int(lane.delivery.map { $0.end - $0.first } ?? 0),
+        "partition": JSONValue(lane.partition), "end": .int(backlog.end), "committed": .int(lane.committed),
+        "lag": .int(backlog.count), "inFlight": .int(lane.delivery.map { $0.end - $0.first } ?? 0),
       ]
     }
     return [
       "name": .string(name.text), "state": .string(reportedState), "problem": JSONValue(problem), "workers": workers,
-      "lag": .int(lag), "oldestMs": .int(oldestMilliseconds), "deadLetters": JSONValue(deadLetters),
+      "lag": .int(lag), "oldestMs": .int(ages.max() ?? 0), "idle": .bool(isIdle),
+      "counting": .bool(backlogs.contains { $0.isCounting }), "deadLetters": JSONValue(deadLetters),
       "retries": JSONValue(retries), "rate": .double(rate), "slots": .array(slots), "partitions": .array(partitions),
     ]
   }
 
-  private func slotJSON(_ index: Int, rate: Double) -> JSONValue {
+  private func slotJSON(_ index: Int, rate: Double, lag: Int, oldest: Int64) -> JSONValue {
     let slot = statistics[index]
     let handled = slot.processed + slot.failed
     return [
       "name": .string(slotNames[index]), "processed": JSONValue(slot.processed), "failed": JSONValue(slot.failed),
-      "lag": JSONValue(slot.queued), "rate": .double(rate),
+      "lag": JSONValue(lag), "oldestMs": .int(oldest), "rate": .double(rate),
       "latencyMs": [
         "p50": .double(slot.latencyMilliseconds(atPercentile: 50)),
         "p90": .double(slot.latencyMilliseconds(atPercentile: 90)),
@@ -100,15 +101,6 @@ extension ApplicationEngine {
     case .stopping, .stopped: "stopped"
     case .loading, .running: problem == nil ? "running" : "failed"
     }
-  }
-
-  /// Age of the oldest event not dealt with, as far as the lanes have it at hand; 0 if there is none.
-  private var oldestMilliseconds: Int64 {
-    let now = grape_realtime_ms()
-    return lanes.compactMap { lane -> Int64? in
-      guard lane.lag > 0, let batch = lane.firstBatch else { return nil }
-      return max(0, now - batch.maxTimestamp)
-    }.max() ?? 0
   }
 
   /// Workers ready to work.

@@ -121,9 +121,16 @@ extension ApplicationEngine {
       note("error", message, worker: session.name)
       throw StatusError(.missingSlot, message)
     }
+    let codecs = (hello["compression"]?.array ?? []).compactMap(\.string)
+    guard profile.compression == .none || codecs.contains("zstd") else {
+      let message =
+        "the profile wants compression \(profile.compression), which this worker's SDK cannot do (in Python zstd comes with 3.14); compression: none goes without"
+      problem = "\(session.name): \(message)"
+      note("error", message, worker: session.name)
+      throw StatusError(.conflict, message)
+    }
     session.token = nil
     guard pool.connected(session.id) else { throw StatusError(.unavailable, "the worker is not expected any more") }
-    let codecs = (hello["compression"]?.array ?? []).compactMap(\.string)
     session.acceptsZstd = codecs.contains("zstd")
     session.connection = connection
     session.lastHeard = reactor.now
@@ -157,7 +164,8 @@ extension ApplicationEngine {
       "heartbeatMs": .int(heartbeatInterval / 1_000_000), "maxFrame": JSONValue(environment.frameLimit),
       "maxEvent": JSONValue(environment.eventLimit), "maxHops": JSONValue(environment.hopLimit),
       "credits": JSONValue(profile.credits), "slots": JSONValue(strings: slotNames),
-      "config": deployment.manifest.config, "routes": .object(routes),
+      "compression": .string(profile.compression.description), "config": deployment.manifest.config,
+      "routes": .object(routes),
     ]
   }
 

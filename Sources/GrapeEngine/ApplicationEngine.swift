@@ -30,6 +30,14 @@ public final class ApplicationEngine {
 
   let environment: EngineEnvironment
   var lanes: [LaneStateMachine] = []
+  /// What waits in each lane, by slot; empty until the lanes are there.
+  var backlogs: [LaneBacklog] = []
+  /// Events that wait in all lanes.
+  var waiting: Int64 = 0
+  /// Offsets at which lanes stand still, because a batch cannot be unpacked.
+  var unreadable: [Int: Int64] = [:]
+  /// Commits handed to the log and not confirmed; one that failed stays.
+  var unfinishedCommits = 0
   var watches: [Int32: WatchToken] = [:]
   var pool: WorkerPoolStateMachine
   var sessions: [Int: WorkerSession] = [:]
@@ -104,6 +112,8 @@ public final class ApplicationEngine {
           if let failure { return completion(.failure(failure)) }
           lanes = loaded.compactMap { $0 }
           claim(offsets)
+          backlogs = lanes.map { LaneBacklog(first: $0.processed, end: $0.end, slots: slotNames.count) }
+          waiting = backlogs.reduce(0) { $0 + $1.count }
           state = stopped ? .stopped : .running
           if stopped { perform(pool.stop(now: reactor.now)) }
           countBacklog()
@@ -159,8 +169,11 @@ public final class ApplicationEngine {
     let wasStopped = state == .stopped
     stop { [self] in
       let counts = Dictionary(zip(slotNames, statistics)) { first, _ in first }
+      let names = deployment.manifest.slots.map(\.name.text)
+      let places = slotNames.map { names.firstIndex(of: $0) }
+      for lane in backlogs.indices { backlogs[lane].rearrange(places, count: names.count) }
       self.deployment = deployment
-      slotNames = deployment.manifest.slots.map(\.name.text)
+      slotNames = names
       statistics = slotNames.map { counts[$0] ?? SlotStatistics() }
       scanner = Self.makeScanner(deployment, environment)
       pool = pool.renewed(policy: .init(deployment.profile))

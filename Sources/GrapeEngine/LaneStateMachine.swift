@@ -233,6 +233,14 @@ struct LaneStateMachine {
   /// The oldest batch not dealt with, if it is at hand.
   var firstBatch: LogBatch? { fetched.first }
 
+  /// The fetched batches with offsets in `range`; nil if it begins before what is at hand, or ends behind.
+  func batches(covering range: Range<Int64>) -> ArraySlice<LogBatch>? {
+    guard range.upperBound <= readEnd, range.lowerBound >= processed else { return nil }
+    let first = fetched.firstIndex { $0.lastOffset >= range.lowerBound } ?? fetched.endIndex
+    let end = fetched.firstIndex { $0.baseOffset >= range.upperBound } ?? fetched.endIndex
+    return fetched[first..<max(first, end)]
+  }
+
   /// The fetched batch that covers `offset`.
   func batch(holding offset: Int64) -> LogBatch? {
     fetched.first { $0.baseOffset <= offset && offset <= $0.lastOffset }

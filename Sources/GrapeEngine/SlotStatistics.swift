@@ -5,8 +5,6 @@ struct SlotStatistics {
   var processed = 0
   var failed = 0
   var handlerNanoseconds: UInt64 = 0
-  /// Events appended and not dealt with, as counted when they were appended.
-  var queued = 0
   var rate = RateMeter()
   private var latency = Histogram<UInt64>(highestTrackableValue: 3_600_000_000, numberOfSignificantValueDigits: .two)
 

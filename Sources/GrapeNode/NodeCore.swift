@@ -19,7 +19,11 @@ final class NodeCore {
   private(set) var engines: [String: ApplicationEngine] = [:]
   private(set) var topology = Topology()
   private var sessions: [ObjectIdentifier: ClientSession] = [:]
+  private let sources = SourceTable()
+  /// Connections that have not been welcomed.
   private var opening: [ObjectIdentifier: FrameConnection] = [:]
+  /// Those of them that have said HELLO, and wait for what an earlier connection of their source left.
+  private var awaitingTurn: Set<ObjectIdentifier> = []
   private var listener: SocketListener?
   private var admin: AdminService?
   private var isStopping = false
@@ -164,7 +168,7 @@ final class NodeCore {
       connection.onFrame = { [unowned self, unowned connection] in greet(connection, $0, $1) }
       connection.onEnd = { [unowned self] _ in opening[key] = nil }
       reactor.schedule(after: Self.openingTimeout) { [weak self] in
-        guard let self, let late = opening[key] else { return }
+        guard let self, let late = opening[key], !awaitingTurn.contains(key) else { return }
         late.refuse(
           status: Status.deadlineExceeded.rawValue, name: Status.deadlineExceeded.name,
           message: "no HELLO within \(Self.openingTimeout / 1_000_000_000) s")
@@ -193,8 +197,12 @@ final class NodeCore {
       let key = ObjectIdentifier(connection)
       switch hello["role"]?.string {
       case "client":
-        opening[key] = nil
-        openSession(connection)
+        guard let source = try Self.source(hello) else {
+          opening[key] = nil
+          _ = openSession(connection, source: nil)
+          break
+        }
+        try open(connection, source)
       case "worker":
         let token = hello["token"]?.string ?? ""
         guard !token.isEmpty, let engine = engines.values.first(where: { $0.expects(token: token) }) else {
@@ -211,21 +219,64 @@ final class NodeCore {
     }
   }
 
-  private func openSession(_ connection: FrameConnection) {
-    guard let admin else { return connection.close() }
+  /// What HELLO says in "source".
+  private static func source(_ hello: JSONValue) throws(StatusError) -> SourceEpoch? {
+    guard let source = hello["source"] else { return nil }
+    guard let id = source["id"]?.string, (1...SourceEpoch.idLimit).contains(id.utf8.count),
+      let epoch = source["epoch"]?.int, epoch > 0
+    else {
+      throw StatusError(
+        .badRequest,
+        "HELLO's \"source\" takes \"id\" (1 to \(SourceEpoch.idLimit) bytes) and \"epoch\" (a number from 1 on)")
+    }
+    return SourceEpoch(id: id, epoch: epoch)
+  }
+
+  /// Welcomes a client when its source's turn has come.
+  private func open(_ connection: FrameConnection, _ source: SourceEpoch) throws(StatusError) {
+    let key = ObjectIdentifier(connection)
+    connection.pause()
+    connection.onEnd = { [unowned self] _ in
+      opening[key] = nil
+      if awaitingTurn.remove(key) != nil { sources.abandon(source) }
+    }
+    var isAdmitted = false
+    try sources.open(
+      source,
+      admit: { [unowned self] in
+        isAdmitted = true
+        opening[key] = nil
+        awaitingTurn.remove(key)
+        let session = openSession(connection, source: source)
+        connection.resume()
+        return session
+      },
+      refuse: { [unowned self] error in
+        awaitingTurn.remove(key)
+        connection.refuse(status: error.status.rawValue, name: error.status.name, message: error.message)
+      })
+    if !isAdmitted { awaitingTurn.insert(key) }
+  }
+
+  private func openSession(_ connection: FrameConnection, source: SourceEpoch?) -> ClientSession {
+    guard let admin else { preconditionFailure("connections are taken once there is somebody to answer them") }
     let services = ClientServices(
-      reactor: reactor, gate: gate, intake: intake, calls: calls, engine: { [unowned self] in engines[$0] },
-      admin: admin,
+      reactor: reactor, gate: gate, intake: intake, calls: calls,
+      // One that is still finding out where it stands takes nothing: its deployment has not been answered yet.
+      engine: { [unowned self] in engines[$0].flatMap { $0.state == .loading ? nil : $0 } }, admin: admin,
       eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
-    let session = ClientSession(connection, services: services) { [unowned self] in
-      sessions[ObjectIdentifier($0)] = nil
+    let session = ClientSession(connection, source: source, services: services) { [unowned self] session in
+      sessions[ObjectIdentifier(session)] = nil
+      if let source { sources.ended(session, of: source) }
     }
     sessions[ObjectIdentifier(session)] = session
     let welcome: JSONValue = [
       "protocol": 1, "node": .string(configuration.name.text), "version": .string(GrapeVersion.current),
       "maxFrame": JSONValue(FrameHeader.defaultLimit), "maxEvent": JSONValue(configuration.eventLimit),
+      "epoch": source.map { .int($0.epoch) } ?? .null,
     ]
     connection.send(.welcome, id: 0) { $0.bytes(welcome.utf8) }
+    return session
   }
 
   // MARK: Stopping

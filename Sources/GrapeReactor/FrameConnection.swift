@@ -109,7 +109,8 @@ public final class FrameConnection {
   }
 
   private func parse() {
-    while !isClosed, !isPaused {
+    // What follows a refusal is not read any more, even if it has arrived.
+    while !isClosed, !isPaused, !closesWhenSent {
       let bytes = UnsafeRawBufferPointer(start: input.base + inputStart, count: inputEnd - inputStart)
       do throws(WireError) {
         guard let header = try FrameHeader(bytes, limit: frameLimit) else { return }

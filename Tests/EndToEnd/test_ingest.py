@@ -1,16 +1,19 @@
 """Files and streams become events, and topics become text again."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import random
 import signal
 import subprocess
+import sys
 import time
 import unittest
 
 import wire
-from node import BAD_INPUT, NO_INPUT, NO_SUCH_APP, NO_SUCH_SLOT, ROOT, USAGE, EndToEnd
+from node import BAD_INPUT, CONFLICT, NO_INPUT, NO_SUCH_APP, NO_SUCH_SLOT, ROOT, USAGE, EndToEnd
 
 SINK = '@app.on("row")\ndef row(event, context):\n    pass\n\n@app.on("other")\ndef other(event, context):\n    pass\n'
 
@@ -112,6 +115,30 @@ class Ingest(EndToEnd):
         result = self.node.grape("ingest", "sink@row", self.write("lines.txt", "a\nb\nc\n"), "--json").json
         self.assertEqual(result["events"], 3)
 
+    def test_events_are_packed_as_the_command_says(self):
+        path = self.write("lines.txt", "".join(f"{number}: the same words again and again\n" for number in range(5000)))
+        sizes = {}
+        for codec in ("none", "zstd", "zstd:1", "zstd:19"):
+            result = self.node.grape("ingest", "sink@row", path, "--compression", codec, "--json").json
+            sizes[codec] = result["bytes"]
+        self.assertEqual(sizes["zstd"], sizes["zstd:1"])
+        self.assertLess(sizes["zstd:1"] * 2, sizes["none"])
+        self.assertLess(sizes["zstd:19"], sizes["zstd:1"])
+        self.node.wait_idle()
+        self.assertEqual(len(self.values()), 20_000)
+        for wrong in ("zstd:0", "zstd:20", "gzip", "zstd:-1"):
+            self.node.grape("ingest", "sink@row", path, "--compression", wrong, expect=USAGE)
+        self.node.grape("ingest", "sink@row", path, "--compression", "none", "--compress", expect=USAGE)
+
+    @unittest.skipIf(sys.version_info >= (3, 14), "this Python has zstd")
+    def test_an_application_that_cannot_pack_as_its_profile_says_fails_with_the_reason(self):
+        self.node.deploy(self.python_app("packed", SINK, ["row", "other"], profile={"compression": "zstd"}))
+        self.node.grape("exec", "packed@row", "--data", "x")
+        problem = self.eventually(
+            lambda: self.node.grape("app", "info", "packed", "--json").json.get("problem"), "it has a problem")
+        self.assertIn("zstd:1", problem)
+        self.assertIn("3.14", problem)
+
     def test_an_ingest_that_was_killed_goes_on_where_it_stopped(self):
         total = 400_000
         path = self.folder / "many.csv"
@@ -133,6 +160,58 @@ class Ingest(EndToEnd):
         self.assertEqual(sorted(numbers), list(range(total)), "each row exactly once")
         again = self.node.grape(*command, timeout=120)
         self.assertEqual(sum(self.node.ends("sink.events")), total, again)
+
+    def test_killed_at_random_moments_it_sends_every_row_exactly_once(self):
+        seed = int.from_bytes(os.urandom(4), "big")
+        generator = random.Random(seed)
+        total = 150_000
+        path = self.folder / "many.txt"
+        path.write_text("".join(f"{number} {'x' * (number % 97)}\n" for number in range(total)))
+        command = ("ingest", "sink@row", path, "--resume")
+        kills = 0
+        for _ in range(15):
+            process = self.node.start_grape(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(generator.uniform(0.01, 0.25))
+            kills += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+        self.node.grape(*command, timeout=120)
+        numbers = sorted(int(value.split()[0]) for value in self.values())
+        self.assertEqual(numbers, list(range(total)), f"{kills} kills, seed {seed}")
+        self.assertEqual(sorted(file.name for file in self.folder.glob("many.txt*")), ["many.txt", "many.txt.grape-ingest"])
+
+    def test_what_a_killed_run_left_in_its_socket_never_comes_after_the_next_one_has_looked(self):
+        path = self.folder / "rows.txt"
+        path.write_text("".join(f"{number} {'x' * 400}\n" for number in range(50_000)))
+        first = self.node.start_grape("ingest", "sink@row", path, "--resume", stdout=subprocess.DEVNULL)
+        self.eventually(lambda: sum(self.node.ends("sink.events")) > 0, "events arrive")
+        # The node stands still; its socket fills; the client dies; the next one stands in the queue at once.
+        self.node.process.send_signal(signal.SIGSTOP)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            first.wait(0.2)
+        first.kill()
+        first.wait(10)
+        second = self.node.start_grape("ingest", "sink@row", path, "--resume", stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            second.wait(0.2)
+        self.node.process.send_signal(signal.SIGCONT)
+        self.assertEqual(second.wait(60), 0)
+        numbers = sorted(int(value.split()[0]) for value in self.values())
+        self.assertEqual(numbers, list(range(50_000)))
+
+    def test_two_ingests_with_one_state_are_kept_apart(self):
+        path = self.write("lines.txt", "one\n")
+        state = self.folder / "state"
+        first = self.node.start_grape(
+            "ingest", "sink@row", "-", "--state", state, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        try:
+            self.eventually(state.exists, "the first has a state")
+            refused = self.node.grape("ingest", "sink@row", path, "--state", state, expect=CONFLICT)
+            self.assertIn("another ingest", refused.err.decode())
+        finally:
+            first.stdin.close()
+            self.assertEqual(first.wait(20), 0)
 
     def test_an_ingest_ends_with_an_error_when_its_node_goes_away(self):
         process = self.node.start_grape("ingest", "sink@row", "-", stdin=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -3,10 +3,11 @@
 import io
 import os
 import re
+import shutil
 import tarfile
 import unittest
 
-from node import CONFLICT, ECHO, ECHO_SLOTS, NO_SUCH_APP, OK, UNREACHABLE, USAGE, EndToEnd
+from node import CONFLICT, ECHO, ECHO_SLOTS, NO_INPUT, NO_SUCH_APP, OK, ROOT, UNREACHABLE, USAGE, EndToEnd
 
 
 class QuickStart(EndToEnd):
@@ -19,6 +20,43 @@ class QuickStart(EndToEnd):
         self.assertTrue(re.fullmatch(r"[0-9a-f]{12,64}", deployed["version"]), deployed)
         slots = next(app for app in node.grape("app", "list", "--json").json["apps"] if app["name"] == "my-app")["slots"]
         node.grape("exec", f"my-app@{slots[0]}", "--data", "hello", "--block", "--timeout", "10s")
+
+    @unittest.skipUnless(shutil.which("swift"), "no Swift here")
+    def test_a_swift_application_is_built_with_the_program_and_swift_alone(self):
+        node = self.make_node()
+        # Away from the sources: nothing beside the program may be needed.
+        (self.folder / "bin").mkdir()
+        node.grape_path = shutil.copy(node.grape_path, self.folder / "bin" / "grape")
+        node.start()
+        node.grape("init", "my-app", "--runtime", "swift")
+        for path in (self.folder / "my-app").rglob("*"):
+            if path.is_file():
+                self.assertNotIn(str(ROOT), path.read_text())
+        node.grape("deploy", "my-app", timeout=900)
+        self.assertEqual(node.grape("exec", "my-app@received", "--data", "Ada", "--block").text, "Hello, Ada!")
+        files = node.grape("app", "info", "my-app", "--json").json["files"]
+        self.assertEqual(sorted(files), ["bin/my-app", "grape.yaml"])
+
+    def test_the_sdk_for_swift_comes_from_where_the_user_says(self):
+        node = self.make_node()
+        node.grape("init", "one", "--runtime", "swift", "--sdk", ROOT)
+        self.assertIn(f'path: "{ROOT}"', (self.folder / "one" / "Package.swift").read_text())
+        self.assertFalse((self.folder / "one" / "vendor").exists())
+        node.grape("init", "two", "--runtime", "swift", "--sdk", "https://example.org/grape.git#1.2.3")
+        self.assertIn('.package(url: "https://example.org/grape.git", exact: "1.2.3")',
+                      (self.folder / "two" / "Package.swift").read_text())
+        for place, code, hint in (
+            ("https://example.org/grape.git", USAGE, "#1.2.0"), (self.folder, NO_INPUT, "leave --sdk out"),
+        ):
+            self.assertIn(hint, node.grape("init", "three", "--runtime", "swift", "--sdk", place, expect=code).err.decode())
+            self.assertFalse((self.folder / "three").exists())
+        node.grape("sdk", "swift", "vendor/grape", expect=None)
+        written = node.grape("sdk", "swift", "grape", "--json").json["files"]
+        self.assertIn("Sources/Grape/Event.swift", written)
+        for name in written:
+            if name.startswith("Sources/"):
+                self.assertEqual((self.folder / "grape" / name).read_bytes(), (ROOT / name).read_bytes())
+        node.grape("sdk", "swift", "grape", expect=CONFLICT)
 
     def test_init_does_not_overwrite_what_is_there(self):
         node = self.make_node()

@@ -19,7 +19,7 @@ STATUS = {
     "ok": 0, "handler-error": 1, "no-such-app": 2, "no-such-slot": 3, "queue-full": 4, "deadline-exceeded": 5,
     "too-large": 6, "gave-up": 7, "unavailable": 8, "bad-request": 9, "unauthorized": 10, "internal": 11,
     "conflict": 12, "unsupported-version": 13, "missing-slot": 14, "not-found": 15, "offset-out-of-range": 16,
-    "hop-limit": 17,
+    "hop-limit": 17, "fenced": 18,
 }
 
 

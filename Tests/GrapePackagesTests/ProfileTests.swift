@@ -27,6 +27,7 @@ import Testing
         retry: {attempts: 5, backoff: 1s, max-backoff: 1h}
         queue-limit: 1000000
         durability: memory
+        compression: zstd:7
         environment: {ZED: "", PORT: 8080, ALPHA: a b}
         inherit-environment: [PATH]
         log-bytes: 65536
@@ -43,12 +44,18 @@ import Testing
     #expect(profile.retry == Profile.Retry(attempts: 5, backoff: .seconds(1), maxBackoff: .seconds(3600)))
     #expect(profile.queueLimit == 1_000_000)
     #expect(profile.durability == .memory)
+    #expect(profile.compression == .zstd(level: 7))
     #expect(
       profile.environment == [
         Profile.Variable("ALPHA", "a b"), Profile.Variable("PORT", "8080"), Profile.Variable("ZED", ""),
       ])
     #expect(profile.inheritEnvironment == ["PATH"])
     #expect(profile.logBytes == 65536)
+  }
+
+  @Test(arguments: ["gzip", "zstd:0", "zstd:20", "zstd:x", "zstd:03", "zstd:"])
+  func aCompressionThatDoesNotExistIsNamed(_ text: String) {
+    #expect(problems("compression: \"\(text)\"").contains("use none, zstd or zstd:1 to zstd:19"))
   }
 
   @Test func theDefaultsAreSound() throws {

@@ -23,7 +23,7 @@ import Testing
   @Test(arguments: ["my-app", "grape", "class"])
   func theSwiftProjectIsAPackage(_ name: String) throws {
     let scratch = try Scratch()
-    try ProjectTemplate.swift(grape: .url("https://example.org/some/grape.git", branch: "main")).write(
+    try ProjectTemplate.swift(grape: .url("https://example.org/some/grape.git", .init("main"))).write(
       name: try AppName(name), to: scratch.path + "/app")
     let package = try Package.load(folder: scratch.path + "/app", requiringEntry: false)
     let product = name == "my-app" ? name : name + "-app"
@@ -34,6 +34,29 @@ import Testing
     #expect(text.contains(".product(name: \"Grape\", package: \"grape\")"))
     let test = String(decoding: try scratch.bytes("app/Tests/\(product)-tests/GreetingTests.swift"), as: UTF8.self)
     #expect(test.contains("@testable import \(product.replacing("-", with: "_"))\n"))
+  }
+
+  @Test func aRepositoryIsPinnedByVersionCommitOrBranch() throws {
+    let commit = String(repeating: "0a", count: 20)
+    for (text, expected) in [
+      ("1.2.3", "exact: \"1.2.3\""), (commit, "revision: \"\(commit)\""), ("1.2", "branch: \"1.2\""),
+    ] {
+      let template = ProjectTemplate.swift(grape: .url("ssh://git@host/grape", .init(text)))
+      let manifest = template.files(name: try AppName("a")).first { $0.path == "Package.swift" }
+      let text = String(decoding: manifest?.contents ?? [], as: UTF8.self)
+      #expect(text.contains(expected))
+    }
+  }
+
+  @Test func anEmbeddedSDKIsAPartOfTheProjectButNotOfWhatIsDeployed() throws {
+    let scratch = try Scratch()
+    let sdk = [ProjectFile("Package.swift", Array("// sdk".utf8)), ProjectFile("Sources/Grape/A.swift", [])]
+    try ProjectTemplate.swift(grape: .embedded(sdk)).write(name: try AppName("my-app"), to: scratch.path + "/app")
+    #expect(String(decoding: try scratch.bytes("app/vendor/grape/Package.swift"), as: UTF8.self) == "// sdk")
+    let manifest = String(decoding: try scratch.bytes("app/Package.swift"), as: UTF8.self)
+    #expect(manifest.contains(".package(path: \"vendor/grape\")"))
+    let package = try Package.load(folder: scratch.path + "/app", requiringEntry: false)
+    #expect(package.files.map(\.path) == ["grape.yaml"])
   }
 
   @Test func nothingIsOverwritten() throws {

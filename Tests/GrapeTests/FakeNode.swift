@@ -72,7 +72,11 @@ final class FakeNode {
       .init("slots", JSONValue(strings: slots)), .init("config", config), .init("routes", routes),
     ]
     for limit in limits {
-      if let index = members.firstIndex(where: { $0.name == limit.name }) { members[index] = limit }
+      if let index = members.firstIndex(where: { $0.name == limit.name }) {
+        members[index] = limit
+      } else {
+        members.append(limit)
+      }
     }
     try send(.welcome, id: 0, JSONValue.object(members).utf8)
   }

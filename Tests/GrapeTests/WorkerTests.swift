@@ -54,6 +54,23 @@ func shouting() -> Application {
       ])
   }
 
+  @Test(arguments: ["none", "zstd:1", "zstd:19"])
+  func `packs what it emits as the node says`(compression: String) throws {
+    let node = try FakeNode(
+      shouting(), slots: ["in"], routes: testRoutes, limits: [.init("compression", .string(compression))])
+    let text = String(repeating: "all alike ", count: 1000)
+    for _ in 0..<2 {
+      try node.deliver([.init(name: "in", value: text), .init(name: "in", value: "b")])
+      let result = try node.result()
+      #expect(result.outputs.map(\.value) == [text.uppercased(), "B"])
+      #expect((result.batchSizes[0] < 1000) == (compression != "none"))
+    }
+    // One that would become larger goes as it is.
+    try node.deliver([.init(name: "in", value: "x")])
+    let small = try node.result()
+    #expect(small.outputs.map(\.value) == ["X"])
+  }
+
   @Test(arguments: [false, true])
   func `runs only offsets from first to end that are not skipped`(compressed: Bool) throws {
     let node = try FakeNode(shouting(), slots: ["in"], routes: testRoutes)

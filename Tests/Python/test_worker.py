@@ -4,6 +4,8 @@ import os
 import random
 import signal
 import struct
+import subprocess
+import sys
 import time
 import unittest
 
@@ -92,6 +94,37 @@ class Opening(unittest.TestCase):
             n.start()
             self.assertEqual(n.wait(), 76)
             self.assertIn("heartbeatMs", n.errors())
+
+    def test_emitted_events_are_packed_as_the_node_says_where_zstd_is_to_be_had(self):
+        program = """
+import subprocess, types
+import grape
+
+def compress(data, level):
+    return subprocess.run(["zstd", "-q", f"-{level}"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+def decompress(data):
+    return subprocess.run(["zstd", "-qd"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+grape._zstd = types.SimpleNamespace(compress=compress, decompress=decompress)
+@app.on('raw')
+def h(event, ctx): ctx.emit("parsed", b"alike " * 1000)
+"""
+        with node(program, compression="zstd:3") as n:
+            n.start()
+            [(_, _, batch)] = n.run([event("raw")]).batches
+            self.assertEqual(batch[22] & 7, 4, "the codec is zstd")
+            self.assertEqual(struct.unpack_from(">i", batch, 8), (len(batch) - 12,))
+            self.assertLess(len(batch), 300)
+            records = subprocess.run(["zstd", "-qd"], input=batch[61:], stdout=subprocess.PIPE, check=True).stdout
+            self.assertIn(b"alike " * 1000, records)
+
+    @unittest.skipIf(sys.version_info >= (3, 14), "this Python has zstd")
+    def test_a_worker_without_zstd_that_is_told_to_pack_ends_with_the_reason(self):
+        with node("@app.on('raw')\ndef h(event, ctx): pass", compression="zstd:3") as n:
+            n.start()
+            self.assertEqual(n.wait(), 76)
+            self.assertIn("Python 3.14", n.errors())
 
     def test_an_unknown_frame_ends_the_worker(self):
         with node("@app.on('raw')\ndef h(event, ctx): pass") as n:

@@ -3,7 +3,7 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
   /// The kind of failure; new ones may be added.
   public struct Code: Hashable, Sendable, CustomStringConvertible {
     private enum Kind: String {
-      case unreachable, disconnected, protocolViolation, refused, deadlineExceeded, interrupted, closed
+      case unreachable, disconnected, protocolViolation, refused, fenced, deadlineExceeded, interrupted, closed
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -15,6 +15,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public static let protocolViolation = Code(.protocolViolation)
     /// The node said why it closes the connection.
     public static let refused = Code(.refused)
+    /// Another connection of the same source has taken over.
+    public static let fenced = Code(.fenced)
     /// The time ran out at the client's side.
     public static let deadlineExceeded = Code(.deadlineExceeded)
     /// The interrupt descriptor became readable.

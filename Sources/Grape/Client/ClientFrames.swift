@@ -36,8 +36,12 @@ public struct OutgoingEvent: Sendable {
 /// Frames that a client sends, encoded whole.
 public enum ClientFrame {
   /// HELLO of a client.
-  public static func hello(agent: String) -> ByteSlice {
-    let hello: JSONValue = ["role": "client", "protocol": [1], "agent": .string(agent)]
+  public static func hello(agent: String, source: SourceEpoch? = nil) -> ByteSlice {
+    var members: [JSONValue.Member] = [
+      .init("role", "client"), .init("protocol", [1]), .init("agent", .string(agent)),
+    ]
+    if let source { members.append(.init("source", ["id": .string(source.id), "epoch": .int(source.epoch)])) }
+    let hello = JSONValue.object(members)
     return frame(.hello, id: 0) { $0.bytes(hello.utf8) }
   }
 

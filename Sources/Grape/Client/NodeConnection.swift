@@ -1,4 +1,4 @@
-internal import GrapeCore
+public import GrapeCore
 public import GrapeWire
 
 /// What the node said in WELCOME.
@@ -34,14 +34,19 @@ public final class NodeConnection {
 
   /// Connects to the node's socket and says HELLO.
   ///
+  /// - Parameter source: if given, earlier connections of the same source are over once this returns: all that the node
+  ///   read from them is in the log or refused, and it reads no more of them.
+  ///
   /// Throws `ClientError`: `unreachable` if nobody listens at `path`, `refused` if the node does not want this client,
-  /// `deadlineExceeded` if it does not answer in time.
-  public init(path: String, agent: String = "grape-swift/0.1", timeout: Duration = .seconds(10)) throws(ClientError) {
+  /// `fenced` if the source has come with this epoch or a greater one before, `deadlineExceeded` if the node does not answer in time.
+  public init(
+    path: String, agent: String = "grape-swift/0.1", source: SourceEpoch? = nil, timeout: Duration = .seconds(10)
+  ) throws(ClientError) {
     self.path = path
     let deadline = ContinuousClock.now + timeout
     let socket = try NodeSocket(path: path)
     var assembler = FrameAssembler()
-    welcome = try Self.handshake(socket, &assembler, agent: agent, until: deadline, path: path)
+    welcome = try Self.handshake(socket, &assembler, agent: agent, source: source, until: deadline, path: path)
     self.socket = socket
     self.assembler = assembler
   }
@@ -155,7 +160,9 @@ public final class NodeConnection {
   /// Frames with id 0 are about the connection: the node ends it.
   private func takeConnectionFrame(_ frame: ReceivedFrame) {
     if let failure = frame.failure {
-      _ = end(ClientError(.refused, "the node at \(path) ends the connection: \(failure)"))
+      _ = end(
+        ClientError(
+          failure.status == .fenced ? .fenced : .refused, "the node at \(path) ends the connection: \(failure)"))
     } else if frame.type == .goodbye {
       _ = end(ClientError(.disconnected, "the node at \(path) is stopping"))
     } else {
@@ -173,11 +180,11 @@ public final class NodeConnection {
 
   /// Says HELLO and waits for WELCOME.
   static func handshake(
-    _ socket: NodeSocket, _ assembler: inout FrameAssembler, agent: String, until deadline: ContinuousClock.Instant,
-    path: String
+    _ socket: NodeSocket, _ assembler: inout FrameAssembler, agent: String, source: SourceEpoch? = nil,
+    until deadline: ContinuousClock.Instant, path: String
   ) throws(ClientError) -> NodeWelcome {
     var hello = OutgoingBytes()
-    hello.append(ClientFrame.hello(agent: agent))
+    hello.append(ClientFrame.hello(agent: agent, source: source))
     while true {
       var wanted = Poll.readable
       switch hello.write(to: socket) {
@@ -193,9 +200,19 @@ public final class NodeConnection {
           throw ClientError(.deadlineExceeded, "the node at \(path) did not answer HELLO in time")
         }
       }
+      let frame: ReceivedFrame
       do throws(WireError) {
-        guard let frame = try assembler.next() else { continue }
-        let welcome = try readWelcome(frame, path: path)
+        guard let next = try assembler.next() else { continue }
+        frame = next
+      } catch {
+        throw ClientError(.protocolViolation, "what listens at \(path) is no Grape node: \(error.message)")
+      }
+      if let failure = frame.failure {
+        throw ClientError(
+          failure.status == .fenced ? .fenced : .refused, "the node at \(path) refuses the connection: \(failure)")
+      }
+      do throws(WireError) {
+        let welcome = try readWelcome(frame, source: source)
         assembler.limit = welcome.maxFrame
         return welcome
       } catch {
@@ -204,8 +221,7 @@ public final class NodeConnection {
     }
   }
 
-  private static func readWelcome(_ frame: ReceivedFrame, path: String) throws(WireError) -> NodeWelcome {
-    if let failure = frame.failure { throw WireError(.unsupported, "it answered \(failure)") }
+  private static func readWelcome(_ frame: ReceivedFrame, source: SourceEpoch?) throws(WireError) -> NodeWelcome {
     guard frame.type == .welcome else { throw WireError(.malformed, "it answered HELLO with a frame \(frame.type)") }
     let json: JSONValue
     do throws(JSONError) {
@@ -218,6 +234,10 @@ public final class NodeConnection {
     guard let maxFrame = json["maxFrame"]?.int, let maxEvent = json["maxEvent"]?.int,
       (4096...Int64(UInt32.max)).contains(maxFrame), (1...maxFrame).contains(maxEvent)
     else { throw WireError(.malformed, "its WELCOME has no usable maxFrame and maxEvent") }
+    // A node that does not know of sources would leave them unfenced.
+    if let source, json["epoch"]?.int != source.epoch {
+      throw WireError(.unsupported, "its WELCOME does not confirm the source's epoch")
+    }
     return NodeWelcome(
       node: json["node"]?.string ?? "", version: json["version"]?.string ?? "", maxFrame: Int(maxFrame),
       maxEvent: Int(maxEvent))

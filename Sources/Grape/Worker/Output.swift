@@ -25,6 +25,8 @@ final class Output {
   let isReply: Bool
   let state: UnsafeMutablePointer<State>
   private var finished: [FinishedBatch] = []
+  /// What was handed out compressed.
+  private var packed: [ByteSlice] = []
 
   init(topic: String, partition: Int32, isReply: Bool) {
     self.topic = topic
@@ -72,15 +74,27 @@ final class Output {
     withExtendedLifetime(unpacked) {}
   }
 
-  /// Calls `body` with each batch, in order. The bytes are valid until `reset`.
-  func forEachBatch(_ body: (UnsafeRawBufferPointer) -> Void) {
-    for batch in finished { body(batch.bytes.unsafeBytes) }
-    if !state.pointee.builder.isEmpty { body(state.pointee.builder.seal()) }
+  /// Calls `body` with each batch, in order. The bytes are valid until `reset`. With a compressor emitted events are packed, where that makes a
+  /// batch smaller.
+  func forEachBatch(packedBy compressor: ZstdCompressor? = nil, _ body: (UnsafeRawBufferPointer) -> Void) {
+    for batch in finished { hand(batch.bytes.unsafeBytes, compressor, to: body) }
+    if !state.pointee.builder.isEmpty { hand(state.pointee.builder.seal(), compressor, to: body) }
+  }
+
+  private func hand(
+    _ batch: UnsafeRawBufferPointer, _ compressor: ZstdCompressor?, to body: (UnsafeRawBufferPointer) -> Void
+  ) {
+    guard let compressor, !isReply else { return body(batch) }
+    // A codec that fails is no reason to lose the events: they go as they are.
+    guard let bytes = try? RecordBatch.packed(batch, by: compressor) else { return body(batch) }
+    packed.append(bytes)
+    body(bytes.unsafeBytes)
   }
 
   /// Forgets everything; keeps the memory.
   func reset() {
     finished.removeAll(keepingCapacity: true)
+    packed.removeAll()
     state.pointee.builder.reset()
     state.pointee.finishedCount = 0
     state.pointee.markedEvent = 0

@@ -48,6 +48,8 @@ final class Worker: @unchecked Sendable {
   private var openingEnds: Int64 = 0
   private var isDraining = false
   private var session: Session?
+  /// Packs emitted events, if the profile wants it.
+  private var compressor: ZstdCompressor?
   private var lanes: [Int32: Lane] = [:]
   /// Unanswered deliveries that were begun, oldest first.
   private var begun: [DeliveryRun] = []
@@ -183,6 +185,7 @@ final class Worker: @unchecked Sendable {
     let info = try WorkerInfo(welcome: document)
     let session = try Session(info: info, application: application, log: log)
     self.session = session
+    compressor = info.compression.level.map { ZstdCompressor(level: Int32($0)) }
     receiver.limit = info.limits.maxFrame
     phase = .starting
     let heartbeat = Heartbeat(
@@ -346,7 +349,7 @@ final class Worker: @unchecked Sendable {
     head.u32(0)
     var count: UInt32 = 0
     for output in run.context.outputs.active {
-      output.forEachBatch { batch in
+      output.forEachBatch(packedBy: compressor) { batch in
         count += 1
         head.string16(output.topic)
         head.i32(output.partition)

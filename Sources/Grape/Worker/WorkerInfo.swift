@@ -33,6 +33,8 @@ public struct WorkerInfo: Sendable {
   /// The slots, in the order in which frames number them.
   var slots: [String]
   var limits: Limits
+  /// How batches of emitted events are to be packed.
+  var compression = BatchCompression.none
 
   /// Bounds that the node sets.
   struct Limits: Sendable {
@@ -94,6 +96,12 @@ extension WorkerInfo {
         else { throw ProtocolError(message: "the route of \"\(signal.name)\" in WELCOME is incomplete: \(route.text)") }
         return Route(topic: topic, event: event, partitions: Int32(partitions))
       }
+    }
+    if let text = welcome["compression"]?.string {
+      guard let compression = BatchCompression(text) else {
+        throw ProtocolError(message: "WELCOME asks for compression \(text), which this worker does not know")
+      }
+      self.compression = compression
     }
     let defaults = Limits()
     limits = Limits(

@@ -51,6 +51,13 @@ func parseDurability(_ text: String) throws -> AckDurability {
   return durability
 }
 
+func parseCompression(_ text: String) throws -> BatchCompression {
+  guard let compression = BatchCompression(text) else {
+    throw ValidationError("a compression is none, zstd, or zstd:1 to zstd:19")
+  }
+  return compression
+}
+
 /// An event's data as `--data` names it: the text itself, `@file`, or `-` for standard input.
 func readData(_ argument: String, limit: Int) throws -> ByteSlice {
   if argument == "-" { return try FileContent.read(descriptor: 0, name: "standard input", limit: limit) }

@@ -41,8 +41,8 @@ struct NodeOptions: ParsableArguments {
   var json = false
 
   /// Connects.
-  func connect() throws(ClientError) -> NodeConnection {
-    try NodeConnection(path: NodeLocation.socketPath(node), agent: "grape-cli/0.1")
+  func connect(source: SourceEpoch? = nil) throws(ClientError) -> NodeConnection {
+    try NodeConnection(path: NodeLocation.socketPath(node), agent: "grape-cli/0.1", source: source)
   }
 }
 

@@ -88,7 +88,7 @@ struct BenchDrainCommand: NodeCommand {
       guard let app = all.first(where: { $0["name"]?.string == name }) else {
         throw StatusError(.noSuchApp, "no application `\(name)` is deployed; `grape app list` lists them")
       }
-      return (app["slots"]?.array ?? []).reduce(sum) { $0 + ($1["processed"]?.int ?? 0) }
+      return (app["slots"]?.array ?? []).reduce(sum) { $0 + ($1["processed"]?.int ?? 0) + ($1["failed"]?.int ?? 0) }
     }
   }
 }

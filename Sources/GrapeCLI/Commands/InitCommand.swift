@@ -12,9 +12,14 @@ struct InitCommand: ParsableCommand {
     discussion: """
       The folder must not exist, or be empty. Its last part is the application's name unless --name says another.
 
+      A Swift application gets the sources of the SDK that travel inside this program, in vendor/grape: Swift and the
+      headers of zstd (libzstd-dev) are all that building it needs. --sdk names another place for the SDK.
+
       EXAMPLES
         grape init my-app --runtime python
         grape init services/pricing --runtime swift
+        grape init my-app --runtime swift --sdk ../grape
+        grape init my-app --runtime swift --sdk ssh://git@host/team/grape.git#1.2.0
       """)
 
   @Argument(help: ArgumentHelp("The folder to make.", valueName: "folder"))
@@ -29,12 +34,18 @@ struct InitCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "For Swift: the folder or repository of the Grape package. Default: the one that this program was built from.",
+      "For Swift: a folder with the Grape package, or a git repository with #VERSION, #COMMIT or #BRANCH behind it.",
       valueName: "path-or-url"))
-  var grapePackage: String?
+  var sdk: String?
 
   @Flag(help: "Print JSON.")
   var json = false
+
+  func validate() throws {
+    if sdk != nil, runtime != "swift" {
+      throw ValidationError("--sdk is for Swift: Python workers get theirs from the node")
+    }
+  }
 
   func run() throws {
     try reporting(json: json) {
@@ -42,7 +53,8 @@ struct InitCommand: ParsableCommand {
       let template: ProjectTemplate =
         runtime == "swift" ? .swift(grape: try swiftDependency()) : .python(sdk: EmbeddedSDK.python)
       try template.write(name: name, to: folder)
-      let files = template.files(name: name).map { $0.path }
+      let all = template.files(name: name).map { $0.path }
+      let files = all.filter { !$0.hasPrefix("vendor/grape/") } + (all.count > 20 ? ["vendor/grape"] : [])
       if json {
         let result: JSONValue = [
           "app": .string(name.text), "folder": .string(folder), "files": JSONValue(strings: files),
@@ -67,29 +79,24 @@ struct InitCommand: ParsableCommand {
   }
 
   private func swiftDependency() throws -> ProjectTemplate.SwiftDependency {
-    if let grapePackage {
-      if grapePackage.contains("://") || grapePackage.hasPrefix("git@") { return .url(grapePackage, branch: "main") }
-      guard let path = realpath(grapePackage, nil) else { throw FileContent.unreadable(grapePackage) }
-      defer { free(path) }
-      return .path(String(cString: path))
-    }
-    if let root = Self.sourceFolder() { return .path(root) }
-    throw CommandFailure(
-      .usage, "where the Grape package is must be said with --grape-package (a folder or a repository)")
-  }
-
-  /// The package's folder if this program runs from its build folder.
-  private static func sourceFolder() -> String? {
-    guard let path = realpath("/proc/self/exe", nil) else { return nil }
-    defer { free(path) }
-    var folder = String(cString: path)[...]
-    while let slash = folder.lastIndex(of: "/"), slash > folder.startIndex {
-      folder = folder[..<slash]
-      if access(folder + "/Package.swift", F_OK) == 0, access(folder + "/Sources/GrapeWire", F_OK) == 0 {
-        return String(folder)
+    guard let sdk else { return .embedded(EmbeddedSDK.swift) }
+    if sdk.contains("://") || sdk.hasPrefix("git@") {
+      guard let mark = sdk.lastIndex(of: "#"), sdk.index(after: mark) < sdk.endIndex else {
+        throw CommandFailure(
+          .usage, "--sdk \(sdk): say which state of the repository, as \(sdk)#1.2.0 (a version), #COMMIT or #BRANCH")
       }
+      return .url(String(sdk[..<mark]), .init(String(sdk[sdk.index(after: mark)...])))
     }
-    return nil
+    guard let path = realpath(sdk, nil) else { throw FileContent.unreadable(sdk) }
+    defer { free(path) }
+    let folder = String(cString: path)
+    guard access(folder + "/Package.swift", R_OK) == 0, access(folder + "/Sources/GrapeWire", F_OK) == 0 else {
+      throw CommandFailure(
+        .noInput,
+        "--sdk \(sdk): there is no Grape package (Package.swift, Sources/GrapeWire); name its folder or a repository, or leave --sdk out to get the SDK that travels inside this program"
+      )
+    }
+    return .path(folder)
   }
 }
 
@@ -105,5 +112,12 @@ enum EmbeddedSDK {
   /// `grape.py`
   static var python: [UInt8] {
     Array(UnsafeRawBufferPointer(start: grape_sdk_python_bytes(), count: grape_sdk_python_size))
+  }
+
+  /// The files of the Swift SDK, a package.
+  static var swift: [ProjectFile] {
+    UnsafeBufferPointer(start: grape_sdk_swift_files(), count: grape_sdk_swift_count).map { file in
+      ProjectFile(String(cString: file.path), Array(UnsafeRawBufferPointer(start: file.bytes, count: file.size)))
+    }
   }
 }

@@ -9,8 +9,8 @@ struct StatsCommand: NodeCommand {
     commandName: "stats",
     abstract: "Show rates, lag, latencies and workers, per application and slot.",
     discussion: """
-      RATE is events per second over the last ten seconds; LAG the events not yet processed, OLDEST the age of the oldest of
-      them; latencies are from the append of an event to the commit of its result. With --watch and --json there is one
+      RATE is events per second over the last ten seconds; LAG the events not yet processed, of the application and of each
+      slot, OLDEST the age of the oldest of them; latencies are from the append of an event to the commit of its result. With --watch and --json there is one
       object a line.
 
       EXAMPLES
@@ -21,7 +21,8 @@ struct StatsCommand: NodeCommand {
       """)
 
   @Flag(help: "Redraw every second, with rates since the last drawing.") var watch = false
-  @Flag(help: "Wait until every running application has processed all its events.") var waitIdle = false
+  @Flag(help: "Wait until every running application has processed all its events, and committed what came of them.")
+  var waitIdle = false
   @Option(
     help: ArgumentHelp("With --wait-idle: how long at most (default 1h).", valueName: "duration"),
     transform: parseTimeout)
@@ -90,35 +91,26 @@ struct IdleWait {
     fixedPause = pause
   }
 
-  /// Polls the statistics. Idle is two answers in a row without lag and with the same number of events processed: what one
-  /// application has finished may be on its way into the topic of the next.
+  /// Polls the statistics. The node says of all applications at one point in time whether anything waits, is at a worker or is not committed;
+  /// an event that one application emits waits at the next as soon as the one it comes from is done. So one answer is enough.
   func run() throws {
     let deadline = ContinuousClock.now + timeout
-    var quiet: Int64?
     var pause = fixedPause ?? .milliseconds(10)
     while true {
       let stats = try node.ask("stats")
       let all = (stats["apps"]?.array ?? []).filter { apps.isEmpty || apps.contains($0["name"]?.string ?? "") }
-      if let failed = all.first(where: { $0["state"]?.string == "failed" && lag($0) > 0 }) {
+      let busy = all.filter { $0["idle"]?.bool != true }
+      if let failed = busy.first(where: { $0["state"]?.string == "failed" }) {
         throw CommandFailure(
           .unavailable,
           "\(failed["name"]?.string ?? "") has failed with events waiting: \(failed["problem"]?.string ?? "see its log")"
         )
       }
-      let waiting = all.filter { $0["state"]?.string != "stopped" && lag($0) > 0 }
-      if waiting.isEmpty {
-        let processed = all.reduce(Int64(0)) { sum, app in
-          (app["slots"]?.array ?? []).reduce(sum) { $0 + ($1["processed"]?.int ?? 0) + ($1["failed"]?.int ?? 0) }
-        }
-        if quiet == processed { return }
-        quiet = processed
-      } else {
-        quiet = nil
-      }
+      let waiting = busy.filter { $0["state"]?.string != "stopped" }
+      if waiting.isEmpty { return }
       guard ContinuousClock.now < deadline else {
         let left = waiting.map { "\($0["name"]?.string ?? "") has \(Format.count(lag($0)))" }.joined(separator: ", ")
-        throw CommandFailure(
-          .deadlineExceeded, "events are left after \(Format.duration(timeout)): \(left.isEmpty ? "some" : left)")
+        throw CommandFailure(.deadlineExceeded, "events are left after \(Format.duration(timeout)): \(left)")
       }
       try node.pause(until: ContinuousClock.now + pause)
       if fixedPause == nil { pause = min(pause * 2, .milliseconds(100)) }

@@ -58,7 +58,7 @@ struct StatsReport {
     }
     return [
       name(app), app["state"]?.string ?? "", rate(app["rate"], processed, earlier), Format.count(lag),
-      lag > 0 ? Format.milliseconds(app["oldestMs"]?.double ?? 0) : "-", Format.count(processed), Format.count(failed),
+      oldest(app), Format.count(processed), Format.count(failed),
       "",
       "", "", count + busy, "\(workers?["restarts"]?.int ?? 0)",
     ]
@@ -70,12 +70,16 @@ struct StatsReport {
     let earlier = earlierApp(name(app))?["slots"]?.array?.first { name($0) == name(slot) }?["processed"]?.int
     return [
       "  " + name(slot), "", rate(slot["rate"], processed, earlier), slot["lag"]?.int.map { Format.count($0) } ?? "",
-      "",
-      Format.count(processed), Format.count(slot["failed"]?.int ?? 0),
+      oldest(slot), Format.count(processed), Format.count(slot["failed"]?.int ?? 0),
       processed > 0 ? Format.milliseconds(latency?["p50"]?.double ?? 0) : "-",
       processed > 0 ? Format.milliseconds(latency?["p99"]?.double ?? 0) : "-",
       processed > 0 ? micros(slot["handlerMicros"]) : "-", "", "",
     ]
+  }
+
+  /// Age of the oldest event that waits.
+  private func oldest(_ figures: JSONValue) -> String {
+    (figures["lag"]?.int ?? 0) > 0 ? Format.milliseconds(figures["oldestMs"]?.double ?? 0) : "-"
   }
 
   private func name(_ value: JSONValue) -> String { value["name"]?.string ?? "" }

@@ -67,7 +67,7 @@ enum GrapeExit: Int32, CaseIterable {
     case .badRequest: self = .badInput
     case .unauthorized: self = .unauthorized
     case .internal: self = .internal
-    case .conflict: self = .conflict
+    case .conflict, .fenced: self = .conflict
     case .unsupportedVersion: self = .unreachable
     case .notFound, .offsetOutOfRange: self = .notFound
     default: self = .failure
@@ -80,6 +80,7 @@ enum GrapeExit: Int32, CaseIterable {
     case .unreachable, .disconnected, .refused: self = .unreachable
     case .deadlineExceeded: self = .deadlineExceeded
     case .interrupted: self = .interrupted
+    case .fenced: self = .conflict
     default: self = .internal
     }
   }

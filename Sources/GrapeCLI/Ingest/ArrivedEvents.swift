@@ -5,7 +5,8 @@ import GrapeWire
 /// Finds events in a topic that an interrupted ingest sent without hearing of their arrival.
 ///
 /// Every batch of an ingest bears the ingest's name and the number of its frame's first event. A frame is appended whole or not at
-/// all, so the number of its events is the sum over its batches.
+/// all, so the number of its events is the sum over its batches. The node has fenced the interrupted connection before this one
+/// was welcomed: what is not there now never will be.
 struct ArrivedEvents {
   private let node: NodeConnection
   private let topic: String
@@ -18,31 +19,14 @@ struct ArrivedEvents {
   }
 
   /// The ranges within `wanted` that are there, in order, from the offsets `ends` on.
-  ///
-  /// What the interrupted process left in its socket may still be on its way into the log, so unless everything is found the
-  /// topic is looked at until nothing new has come for a while.
   func find(from ends: [Int64], wanted: Range<Int64>) throws -> [Range<Int64>] {
-    var cursors = ends
     var counts: [Int64: Int64] = [:]
-    var quietUntil = ContinuousClock.now + Self.patience
-    while true {
-      var isNew = false
-      for partition in cursors.indices {
-        isNew = try scan(Int32(partition), &cursors[partition], &counts) || isNew
-      }
-      let found = Self.ranges(counts, in: wanted)
-      if found.reduce(0, { $0 + $1.count }) == wanted.count { return found }
-      if isNew { quietUntil = ContinuousClock.now + Self.patience }
-      guard ContinuousClock.now < quietUntil else { return found }
-      try node.pause(until: .now + .milliseconds(20))
-    }
+    for partition in ends.indices { try scan(Int32(partition), from: ends[partition], &counts) }
+    return Self.ranges(counts, in: wanted)
   }
 
-  /// How long the topic must have been quiet.
-  private static let patience = Duration.milliseconds(700)
-
-  private func scan(_ partition: Int32, _ cursor: inout Int64, _ counts: inout [Int64: Int64]) throws -> Bool {
-    var isNew = false
+  private func scan(_ partition: Int32, from start: Int64, _ counts: inout [Int64: Int64]) throws {
+    var cursor = start
     while true {
       let result: FetchResult
       do {
@@ -56,15 +40,12 @@ struct ArrivedEvents {
           )
         }
       }
-      guard !result.batches.isEmpty else { return isNew }
+      guard !result.batches.isEmpty else { return }
       for batch in result.batches {
         if let first = try frame(of: batch) {
           let header = try RecordBatchHeader(batch.unsafeBytes)
-          if header.baseOffset >= cursor {
-            // As many as were sent, whether or not each is still kept.
-            counts[first, default: 0] += Int64(header.lastOffsetDelta) + 1
-            isNew = true
-          }
+          // As many as were sent, whether or not each is still kept.
+          if header.baseOffset >= cursor { counts[first, default: 0] += Int64(header.lastOffsetDelta) + 1 }
         }
       }
       cursor = result.nextOffset

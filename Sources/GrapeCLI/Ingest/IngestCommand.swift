@@ -21,6 +21,7 @@ struct IngestCommand: ParsableCommand {
         zcat log.gz | grape ingest logs@line -
         grape ingest shop@order orders/*.ndjson --key-field customer --event-field kind --compress
         grape ingest flights@raw flights.csv --resume
+        grape ingest logs@line big.log --compression zstd:9
       """)
 
   @Argument(help: ArgumentHelp("The events' address: app@event.", valueName: "target"), transform: parseTarget)
@@ -48,7 +49,12 @@ struct IngestCommand: ParsableCommand {
     transform: parseDurability)
   var durability: AckDurability?
 
-  @Flag(help: "Compress with zstd.")
+  @Option(
+    help: ArgumentHelp("none, zstd, or zstd:1 (fast) to zstd:19 (small).", valueName: "codec"),
+    transform: parseCompression)
+  var compression: BatchCompression?
+
+  @Flag(help: "The same as --compression zstd.")
   var compress = false
 
   @Flag(help: "Pass over bad rows; they are counted, and the first ten are named.")
@@ -69,6 +75,7 @@ struct IngestCommand: ParsableCommand {
 
   func validate() throws {
     guard !files.isEmpty else { throw ValidationError("name a file, or - for standard input") }
+    if compress, compression != nil { throw ValidationError("--compress and --compression do not go together") }
     guard files.count <= 32_000 else { throw ValidationError("at most 32,000 files at a time") }
     guard files.filter({ $0 == "-" }).count <= 1 else { throw ValidationError("standard input can be read only once") }
     if resume, state == nil, files[0] == "-" {
@@ -89,10 +96,12 @@ struct IngestCommand: ParsableCommand {
       try IngestRun(
         IngestRun.Settings(
           target: target, files: files, format: format, keyField: keyField, eventField: eventField, headers: header,
-          durability: durability ?? .applicationDefault, compressionLevel: compress ? 1 : nil, skipBad: skipBad,
+          durability: durability ?? .applicationDefault,
+          compressionLevel: (compression ?? (compress ? .zstd(level: 1) : .none)).level.map { Int32($0) },
+          skipBad: skipBad,
           statePath: state ?? files[0] + ".grape-ingest", keepsState: resume || state != nil,
           showsProgress: !quiet && Output.errorIsTerminal, json: options.json),
-        interrupts: interrupts, connect: { try options.connect() }
+        interrupts: interrupts, connect: { try options.connect(source: $0) }
       ).run()
     }
   }

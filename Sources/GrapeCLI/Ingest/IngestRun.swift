@@ -25,9 +25,10 @@ final class IngestRun {
 
   private let settings: Settings
   private let interrupts: Interrupts
-  private let connect: () throws -> NodeConnection
+  private let connect: (SourceEpoch?) throws -> NodeConnection
 
   private var state: IngestState
+  private var lock: StateLock?
   private var node: NodeConnection!
   private var producer: EventProducer!
   private var templates: EventTemplates!
@@ -43,19 +44,21 @@ final class IngestRun {
   /// Number of the next event read.
   private var next: Int64 = 0
 
-  init(_ settings: Settings, interrupts: Interrupts, connect: @escaping () throws -> NodeConnection) {
+  init(_ settings: Settings, interrupts: Interrupts, connect: @escaping (SourceEpoch?) throws -> NodeConnection) {
     self.settings = settings
     self.interrupts = interrupts
     self.connect = connect
     progress = IngestProgress(isShown: settings.showsProgress)
     state = IngestState(
-      run: "", job: .init(target: "", format: "", skipBad: false, files: []), ends: [])
+      run: Self.makeRun(), job: .init(target: "", format: "", skipBad: false, files: []), ends: [])
   }
 
   func run() throws {
     // Files first: what is not there should be known before anything is sent.
-    let job = try describeJob()
-    node = try connect()
+    state.job = try describeJob()
+    defer { lock?.release() }
+    let isContinuation = try loadState()
+    node = try connectAsSource()
     let metadata = try node.ask("app.metadata", [("app", .string(settings.target.app))])
     guard let topic = metadata["topic"]?.string, let count = metadata["partitions"]?.int, (1...65_535).contains(count)
     else {
@@ -64,8 +67,12 @@ final class IngestRun {
     templates = try EventTemplates(
       target: settings.target, slots: (metadata["slots"]?.array ?? []).compactMap { $0.string },
       headers: settings.headers)
-    let isContinuation = try loadState(job, topic: topic, partitions: Int32(count))
-    if isContinuation { try findArrived(topic: topic) }
+    if isContinuation {
+      try checkPartitions(Int32(count))
+      try findArrived(topic: topic)
+    } else {
+      try beginState(topic: topic, partitions: Int32(count))
+    }
     makeProducer(partitions: Int32(count))
     next = state.acknowledged
     do {
@@ -101,23 +108,43 @@ final class IngestRun {
       eventField: settings.eventField, skipBad: settings.skipBad, files: files)
   }
 
-  /// Reads the state if there is one to go on from, and makes one otherwise. Returns whether there was one.
-  private func loadState(_ job: IngestState.Job, topic: String, partitions: Int32) throws -> Bool {
-    if settings.keepsState, access(settings.statePath, F_OK) == 0 {
-      let saved = try IngestState(
-        try FileContent.read(path: settings.statePath, limit: 1 << 24), path: settings.statePath)
-      try checkContinuation(saved.job, job)
-      guard saved.ends.count == Int(partitions) else {
-        throw CommandFailure(
-          .conflict, "\(settings.statePath): the application has \(partitions) partitions now, not \(saved.ends.count)")
-      }
-      state = saved
-      return true
-    }
+  private static func makeRun() -> String {
     var generator = SystemRandomNumberGenerator()
-    let run = (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    return (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
       .map { $0 < 16 ? "0" + String($0, radix: 16) : String($0, radix: 16) }.joined()
-    state = IngestState(run: run, job: job, ends: [Int64](repeating: 0, count: Int(partitions)))
+  }
+
+  /// Reads the state if there is one to go on from. Returns whether there was one.
+  private func loadState() throws -> Bool {
+    guard settings.keepsState else { return false }
+    lock = try StateLock(state: settings.statePath)
+    guard access(settings.statePath, F_OK) == 0 else { return false }
+    let saved = try IngestState(
+      try FileContent.read(path: settings.statePath, limit: 1 << 24), path: settings.statePath)
+    try checkContinuation(saved.job, state.job)
+    state = saved
+    return true
+  }
+
+  /// Connects, with `--resume` as a source: whatever an earlier run's connection left is then in the log or gone for good.
+  private func connectAsSource() throws -> NodeConnection {
+    guard settings.keepsState else { return try connect(nil) }
+    state.epoch += 1
+    // On the disk before it is used: no epoch may come twice.
+    if !state.ends.isEmpty { try saveState(durable: true) }
+    return try connect(SourceEpoch(id: state.run, epoch: state.epoch))
+  }
+
+  private func checkPartitions(_ partitions: Int32) throws {
+    guard state.ends.count == Int(partitions) else {
+      throw CommandFailure(
+        .conflict,
+        "\(settings.statePath): the application has \(partitions) partitions now, not \(state.ends.count)")
+    }
+  }
+
+  private func beginState(topic: String, partitions: Int32) throws {
+    state.ends = [Int64](repeating: 0, count: Int(partitions))
     let topics = try node.ask("log.topics")["topics"]?.array ?? []
     for partition in topics.first(where: { $0["name"]?.string == topic })?["partitions"]?.array ?? [] {
       if let number = partition["partition"]?.int, (0..<Int64(partitions)).contains(number) {
@@ -125,7 +152,6 @@ final class IngestRun {
       }
     }
     if settings.keepsState { try saveState(durable: true) }
-    return false
   }
 
   private func checkContinuation(_ saved: IngestState.Job, _ job: IngestState.Job) throws {
@@ -326,7 +352,9 @@ final class IngestRun {
     progress.end()
     var advice = "\(Format.count(progress.acknowledgedHere)) events were acknowledged before"
     let settled = producer.unacknowledgedBytes == 0
-    if settings.keepsState || (settled && failure.exit == .interrupted && !settings.files.contains("-")) {
+    if (error as? ClientError)?.code == .fenced {
+      // The state is the other one's now.
+    } else if settings.keepsState || (settled && failure.exit == .interrupted && !settings.files.contains("-")) {
       do {
         try saveState(durable: true)
         let option = settings.statePath == settings.files[0] + ".grape-ingest" ? "" : " --state \(settings.statePath)"

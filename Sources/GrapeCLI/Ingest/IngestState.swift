@@ -24,10 +24,12 @@ struct IngestState: Equatable {
     var prefixChecksum: UInt32
   }
 
-  static let version: Int64 = 1
+  static let version: Int64 = 2
 
-  /// 16 random bytes, in hexadecimal: tells this ingest's events apart from all others in the topic.
+  /// 16 random bytes, in hexadecimal: tells this ingest's events apart from all others in the topic. It is the source's id, too.
   var run: String
+  /// Connections made so far: the source's epoch.
+  var epoch: Int64
   var job: Job
   /// Where acknowledged events end: index of the file, and place in it.
   var file: Int
@@ -43,6 +45,7 @@ struct IngestState: Equatable {
     [
       "version": JSONValue(Self.version),
       "run": .string(run),
+      "epoch": JSONValue(epoch),
       "target": .string(job.target),
       "format": .string(job.format),
       "keyField": JSONValue(job.keyField),
@@ -65,11 +68,12 @@ struct IngestState: Equatable {
   }
 
   init(
-    run: String, job: Job, file: Int = 0, position: InputPosition = InputPosition(offset: 0, line: 1),
+    run: String, epoch: Int64 = 0, job: Job, file: Int = 0, position: InputPosition = InputPosition(offset: 0, line: 1),
     acknowledged: Int64 = 0,
     sent: Int64 = 0, ends: [Int64]
   ) {
     self.run = run
+    self.epoch = epoch
     self.job = job
     self.file = file
     self.position = position
@@ -98,6 +102,7 @@ struct IngestState: Equatable {
       let format = json["format"]?.string, let files = json["files"]?.array, let ends = json["ends"]?.array
     else { throw refuse("a member is missing") }
     self.run = run
+    epoch = try number("epoch")
     job = Job(
       target: target, format: format, keyField: json["keyField"]?.string, eventField: json["eventField"]?.string,
       skipBad: json["skipBad"]?.bool ?? false,

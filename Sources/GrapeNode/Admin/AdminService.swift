@@ -93,7 +93,9 @@ final class AdminService {
   private var uptime: Int64 { (grape_monotonic_ns() - started) / 1_000_000 }
 
   private var statistics: JSONValue {
-    [
+    // What came in earlier in this turn waits in its topic, too.
+    core.intake.flush()
+    return [
       "timeMs": .int(grape_realtime_ms()), "node": .string(core.configuration.name.text), "uptimeMs": .int(uptime),
       "log": logStatistics(), "apps": .array(sortedEngines.map { $0.statisticsJSON() }),
     ]

@@ -46,6 +46,7 @@ extension Profile {
       ],
       "queue-limit": JSONValue(queueLimit), "retention-age-ms": milliseconds(retentionAge),
       "retention-size": JSONValue(retentionSize), "durability": .string(durability.description),
+      "compression": .string(compression.description),
       // Values may be secrets: names only.
       "environment": JSONValue(strings: environment.map(\.name)),
       "inherit-environment": JSONValue(strings: inheritEnvironment), "log-bytes": JSONValue(logBytes),

@@ -14,6 +14,8 @@ final class CallTable {
   }
 
   private struct Call {
+    /// The other half of its correlation id.
+    var secret: UInt64
     var deliver: (Reply) -> Void
     /// Whether the event was handed to a worker: asked when the time is up.
     var wasDelivered: () -> Bool
@@ -28,8 +30,9 @@ final class CallTable {
   private let log: any EventLog
   private let reactor: Reactor
   private let logger: Logger
-  /// Sets this life of the node apart from earlier ones, whose replies may still come.
-  private let life: UInt64
+  /// One for each call: so a correlation id cannot be guessed, and only those who were given an event with it can answer. It also
+  /// sets this life of the node apart from earlier ones, whose replies may still come.
+  private var secrets = RandomNumbers()
   private var next: UInt64 = 0
   private var calls: [UInt64: Call] = [:]
   private var expiring: [Int64: [UInt64]] = [:]
@@ -41,7 +44,6 @@ final class CallTable {
     self.log = log
     self.reactor = reactor
     self.logger = logger
-    life = .random(in: .min ... .max)
   }
 
   /// Begins to listen at the end of the reply topic, which must exist.
@@ -65,7 +67,8 @@ final class CallTable {
   ) -> CorrelationID? {
     guard calls.count < Self.limit, !isClosed else { return nil }
     next += 1
-    calls[next] = Call(deliver: deliver, wasDelivered: wasDelivered)
+    let secret = secrets.next()
+    calls[next] = Call(secret: secret, deliver: deliver, wasDelivered: wasDelivered)
     let slot = (grape_monotonic_ns() / 1_000_000 + timeoutMilliseconds) / Self.step + 1
     if expiring[slot] == nil {
       expiring[slot] = [next]
@@ -73,7 +76,7 @@ final class CallTable {
     } else {
       expiring[slot]?.append(next)
     }
-    return CorrelationID(high: life, low: next)
+    return CorrelationID(high: secret, low: next)
   }
 
   /// The header value that sends replies here.
@@ -153,7 +156,9 @@ final class CallTable {
   }
 
   private func take(_ record: Record) throws(WireError) {
-    guard let key = record.key, let id = CorrelationID(key), id.high == life, let call = calls[id.low] else { return }
+    guard let key = record.key, let id = CorrelationID(key), let call = calls[id.low], call.secret == id.high else {
+      return
+    }
     var headers = record.headers
     while let (name, value) = try headers.next() {
       guard name.elementsEqual("g.s".utf8), let value else { continue }

@@ -20,13 +20,26 @@ struct ClientServices {
 }
 
 /// One client: takes its requests, gives the answers. Lives on the reactor's thread.
-final class ClientSession {
+final class ClientSession: SourceTable.Holder {
+  /// Who sends, if it said so.
+  let source: SourceEpoch?
   private let connection: FrameConnection
   private let services: ClientServices
   private let onEnd: (ClientSession) -> Void
   private var calls: [UInt64: CorrelationID] = [:]
   private var fetches: [UInt64: PendingFetch] = [:]
   private var isPaused = false
+  private var isFenced = false
+  /// Events and frames handed to the log and not answered.
+  private var unsettled = 0 {
+    didSet {
+      guard unsettled == 0, let callback = onSettled else { return }
+      onSettled = nil
+      callback()
+    }
+  }
+  var onSettled: (() -> Void)?
+  var isSettled: Bool { unsettled == 0 }
 
   private struct PendingFetch {
     var watch: WatchToken
@@ -36,7 +49,11 @@ final class ClientSession {
   /// Waiting fetches that one client may have.
   private static let fetchLimit = 4096
 
-  init(_ connection: FrameConnection, services: ClientServices, onEnd: @escaping (ClientSession) -> Void) {
+  init(
+    _ connection: FrameConnection, source: SourceEpoch?, services: ClientServices,
+    onEnd: @escaping (ClientSession) -> Void
+  ) {
+    self.source = source
     self.connection = connection
     self.services = services
     self.onEnd = onEnd
@@ -49,6 +66,12 @@ final class ClientSession {
   func close(_ reason: String) {
     connection.send(.goodbye, id: 0) { $0.bytes((["reason": .string(reason)] as JSONValue).utf8) }
     connection.closeWhenSent(reason)
+  }
+
+  /// Another connection of its source takes over.
+  func fence(_ error: StatusError) {
+    isFenced = true
+    connection.refuse(status: error.status.rawValue, name: error.status.name, message: error.message)
   }
 
   private func ended() {
@@ -65,6 +88,7 @@ final class ClientSession {
   }
 
   private func received(_ header: FrameHeader, _ body: ByteSlice) {
+    guard !isFenced else { return }
     do throws(WireError) {
       switch header.type {
       case .exec: try exec(header.id, body)
@@ -129,7 +153,9 @@ final class ClientSession {
           event: engine.slotNames[slot], deadline: milliseconds > 0 ? grape_realtime_ms() + milliseconds : nil,
           call: call?.id, own: request.headers))
       let durability = request.durability ?? Durability(engine.deployment.profile.durability)
+      unsettled += 1
       services.intake.add(event, to: engine, durability: durability) { [self] outcome in
+        defer { unsettled -= 1 }
         if let call { placed(call, outcome) } else { acknowledge(id, outcome) }
       }
     } catch {
@@ -251,20 +277,23 @@ final class ClientSession {
       let engine = try engine(request.app)
       var transaction = Transaction(
         durability: request.durability ?? Durability(engine.deployment.profile.durability))
-      var counts = [Int](repeating: 0, count: engine.slotNames.count)
+      var arrivals: [ApplicationEngine.Arrival] = []
       for (partition, batch) in request.batches {
-        transaction.appends += try appends(batch, partition, engine: engine, counts: &counts)
+        transaction.appends += try appends(batch, partition, engine: engine, arrivals: &arrivals)
       }
       guard transaction.appends.count <= Int(UInt16.max) else {
         throw StatusError(
           .badRequest, "\(transaction.appends.count) batches once split by key; \(UInt16.max) are allowed")
       }
-      engine.noteAppended(counts)
-      let partitions = transaction.appends.map(\.partition.partition)
+      for arrival in arrivals { engine.noteAppended(arrival) }
+      unsettled += 1
       services.gate.commit(transaction) { [self] result in
+        defer { unsettled -= 1 }
         switch result {
-        case .success(let receipt): appended(id, engine.topic, partitions, receipt)
-        case .failure(let error): fail(id, StatusError(error))
+        case .success(let receipt): appended(id, engine.topic, arrivals.map(\.partition), receipt)
+        case .failure(let error):
+          for arrival in arrivals { engine.noteRefused(arrival) }
+          fail(id, StatusError(error))
         }
       }
     } catch {
@@ -272,8 +301,9 @@ final class ClientSession {
     }
   }
 
+  /// The batch as it goes into the log, split by key if its sender left that to the node, and what it brings.
   private func appends(
-    _ batch: ByteSlice, _ partition: Int32, engine: ApplicationEngine, counts: inout [Int]
+    _ batch: ByteSlice, _ partition: Int32, engine: ApplicationEngine, arrivals: inout [ApplicationEngine.Arrival]
   ) throws(StatusError) -> [Transaction.Append] {
     guard partition >= -1, partition < engine.partitions else {
       throw StatusError(
@@ -281,24 +311,32 @@ final class ClientSession {
         "partition \(partition): \(engine.topic) has partitions 0 to \(engine.partitions - 1), -1 leaves it to the node"
       )
     }
+    var counts = [Int](repeating: 0, count: engine.slotNames.count)
     let header = try engine.scanner.scan(batch, from: .client, checkingCRC: true, counts: &counts)
     guard partition == -1 else {
+      arrivals.append(.init(partition: partition, counts: counts, timestamp: header.maxTimestamp))
       return [
         .init(
           TopicPartition(engine.topic, partition), batch: batch, maxTimestamp: header.maxTimestamp,
           recordCount: header.recordCount)
       ]
     }
+    let parts: [(partition: Int32, batch: FinishedBatch)]
     do throws(WireError) {
-      let parts = try BatchSplitter.split(
+      parts = try BatchSplitter.split(
         batch, partitions: engine.partitions, keyless: .random(in: 0..<engine.partitions), limit: services.batchLimit)
-      return parts.map {
-        .init(
-          TopicPartition(engine.topic, $0.partition), batch: $0.batch.bytes, maxTimestamp: $0.batch.maxTimestamp,
-          recordCount: $0.batch.recordCount)
-      }
     } catch {
       throw StatusError(.badRequest, "record batch: \(error.message)")
+    }
+    for (partition, part) in parts {
+      var share = [Int](repeating: 0, count: counts.count)
+      _ = try engine.scanner.scan(part.bytes, from: .client, checkingCRC: false, counts: &share)
+      arrivals.append(.init(partition: partition, counts: share, timestamp: part.maxTimestamp))
+    }
+    return parts.map {
+      .init(
+        TopicPartition(engine.topic, $0.partition), batch: $0.batch.bytes, maxTimestamp: $0.batch.maxTimestamp,
+        recordCount: $0.batch.recordCount)
     }
   }
 

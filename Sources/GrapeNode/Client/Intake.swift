@@ -93,6 +93,7 @@ final class Intake {
 
   private func commit(_ parts: [(Destination, Gathering)], _ durability: Durability) {
     var transaction = Transaction(durability: durability)
+    var arrivals: [(ApplicationEngine, ApplicationEngine.Arrival)] = []
     for (destination, gathering) in parts {
       do throws(WireError) {
         let batch = try gathering.builder.take()
@@ -103,9 +104,14 @@ final class Intake {
       } catch {
         preconditionFailure("a batch without compression cannot fail: \(error)")
       }
-      gathering.engine.noteAppended(gathering.counts)
+      let arrival = ApplicationEngine.Arrival(
+        partition: destination.partition, counts: gathering.counts,
+        timestamp: transaction.appends[transaction.appends.count - 1].maxTimestamp)
+      arrivals.append((gathering.engine, arrival))
+      gathering.engine.noteAppended(arrival)
     }
     gate.commit(transaction) { result in
+      if case .failure = result { for (engine, arrival) in arrivals { engine.noteRefused(arrival) } }
       for (index, (destination, gathering)) in parts.enumerated() {
         for (position, completion) in gathering.waiting.enumerated() {
           completion(

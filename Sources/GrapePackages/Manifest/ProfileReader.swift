@@ -3,8 +3,8 @@ internal import GrapeCore
 extension FieldReader {
   private static let profileFields = [
     "workers", "grow-threshold", "credits", "batch-bytes", "idle-timeout", "startup-timeout", "request-timeout",
-    "termination-timeout", "heartbeat", "retry", "queue-limit", "durability", "environment", "inherit-environment",
-    "log-bytes", "retention-age", "retention-size",
+    "termination-timeout", "heartbeat", "retry", "queue-limit", "durability", "compression", "environment",
+    "inherit-environment", "log-bytes", "retention-age", "retention-size",
   ]
 
   /// What people call some fields elsewhere.
@@ -51,6 +51,7 @@ extension FieldReader {
     set(&profile.retentionAge, duration(fields["retention-age"], root.key("retention-age")))
     set(&profile.retentionSize, byteCount(fields["retention-size"], root.key("retention-size")))
     durability(fields["durability"], root.key("durability"), &profile)
+    compression(fields["compression"], root.key("compression"), &profile)
     environment(fields["environment"], root.key("environment"), &profile)
     if let entry = fields["inherit-environment"] {
       profile.inheritEnvironment = texts(entry, root.key("inherit-environment"), example: "PATH").map(\.text)
@@ -65,6 +66,15 @@ extension FieldReader {
       profile.durability = durability
     } else {
       report(entry.mark, path, "\(name.quotedForMessage) is no durability: use disk, os or memory")
+    }
+  }
+
+  private mutating func compression(_ entry: YAMLNode.Entry?, _ path: FieldPath, _ profile: inout Profile) {
+    guard let entry, let name = text(entry, path, example: "zstd:3") else { return }
+    if let compression = BatchCompression(name) {
+      profile.compression = compression
+    } else {
+      report(entry.mark, path, "\(name.quotedForMessage) is no compression: use none, zstd or zstd:1 to zstd:19")
     }
   }
 

@@ -21,15 +21,36 @@ public enum ProjectTemplate: Sendable {
   /// In Python. `sdk` is the text of `grape.py`; it goes to `.grape/grape.py`, for tests and editors, and not into
   /// the package.
   case python(sdk: [UInt8])
-  /// In Swift, with the Grape package from where `grape` says.
+  /// In Swift, with the SDK from where `grape` says.
   case swift(grape: SwiftDependency)
 
-  /// Where a Swift project finds the Grape package.
+  /// Where a Swift project finds the SDK.
   public enum SwiftDependency: Hashable, Sendable {
-    /// A folder.
+    /// Its files, which become a part of the project: paths are relative to the SDK's own folder.
+    case embedded([ProjectFile])
+    /// A folder that holds the Grape package.
     case path(String)
-    /// A repository, by its address, and the branch.
-    case url(String, branch: String)
+    /// A repository, by its address, and what of it is wanted.
+    case url(String, Requirement)
+
+    /// Which state of a repository.
+    public enum Requirement: Hashable, Sendable {
+      case exact(String)
+      case revision(String)
+      case branch(String)
+
+      /// What a user may write: `1.2.3` is a version, 40 hexadecimal digits are a commit, all else is a branch.
+      public init(_ text: String) {
+        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
+        if parts.count == 3, parts.allSatisfy({ !$0.isEmpty && $0.allSatisfy { ("0"..."9").contains($0) } }) {
+          self = .exact(text)
+        } else if text.utf8.count == 40, text.allSatisfy(\.isHexDigit) {
+          self = .revision(text)
+        } else {
+          self = .branch(text)
+        }
+      }
+    }
   }
 
   /// Names of the languages, as `grape init --runtime` takes them.
@@ -47,6 +68,12 @@ public enum ProjectTemplate: Sendable {
 
   /// Writes the project into `folder`, which is made. A folder that is there must be empty: nothing is overwritten.
   public func write(name: AppName, to folder: String) throws(PackageError) {
+    try Self.makeFolder(folder)
+    try Self.write(files(name: name), to: folder)
+  }
+
+  /// Makes a folder. One that is there must be empty: nothing is overwritten.
+  public static func makeFolder(_ folder: String) throws(PackageError) {
     // With the dot, a link to a folder is a folder.
     if try File.status(of: folder + "/.") == nil, try File.status(of: folder) != nil {
       throw PackageError(.changed, "\(folder) is there already, and is no folder")
@@ -58,10 +85,15 @@ public enum ProjectTemplate: Sendable {
     } else {
       try Folder.create(folder)
     }
-    for file in files(name: name) {
+  }
+
+  /// Writes files into a folder that is there, with the folders that they need. A file that is there is an error.
+  public static func write(_ files: [ProjectFile], to folder: String) throws(PackageError) {
+    for file in files {
       var end = file.path.startIndex
       while let slash = file.path[end...].firstIndex(of: "/") {
-        try Folder.create(folder + "/" + file.path[..<slash])
+        let parent = folder + "/" + file.path[..<slash]
+        if try File.status(of: parent) == nil { try Folder.create(parent) }
         end = file.path.index(after: slash)
       }
       let created = try File(creating: folder + "/" + file.path, mode: file.isExecutable ? 0o755 : 0o644)

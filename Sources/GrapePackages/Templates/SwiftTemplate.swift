@@ -5,21 +5,38 @@ struct SwiftTemplate {
   private let product: String
   private let dependency: String
   private let package: String
+  /// Of the SDK, if it is a part of the project.
+  private let vendored: [ProjectFile]
 
   init(app: String, grape: ProjectTemplate.SwiftDependency) {
     self.app = app
     // A module cannot be called like a keyword, nor like one that the project uses.
     product = Self.taken.contains(app) ? app + "-app" : app
     switch grape {
+    case .embedded(let files):
+      dependency = ".package(path: \"\(Self.vendor)\")"
+      package = "grape"
+      vendored = files.map { ProjectFile("\(Self.vendor)/\($0.path)", $0.contents, isExecutable: $0.isExecutable) }
     case .path(let path):
       dependency = ".package(name: \"grape\", path: \(Self.literal(path)))"
       package = "grape"
-    case .url(let address, let branch):
-      dependency = ".package(url: \(Self.literal(address)), branch: \(Self.literal(branch)))"
+      vendored = []
+    case .url(let address, let requirement):
+      let wanted =
+        switch requirement {
+        case .exact(let version): "exact: \(Self.literal(version))"
+        case .revision(let commit): "revision: \(Self.literal(commit))"
+        case .branch(let branch): "branch: \(Self.literal(branch))"
+        }
+      dependency = ".package(url: \(Self.literal(address)), \(wanted))"
       let last = address.split(separator: "/").last.map(String.init) ?? "grape"
       package = last.hasSuffix(".git") ? String(last.dropLast(4)) : last
+      vendored = []
     }
   }
+
+  /// Folder of the SDK. Its last part is the name by which the package manager knows the package.
+  private static let vendor = "vendor/grape"
 
   private static let taken: Set<String> = [
     "grape", "main", "test", "tests", "associatedtype", "class", "deinit", "enum", "extension", "fileprivate", "func",
@@ -42,7 +59,7 @@ struct SwiftTemplate {
       ProjectFile("Sources/\(product)/Main.swift", main),
       ProjectFile("Tests/\(product)-tests/GreetingTests.swift", test), ProjectFile("README.md", readme),
       ProjectFile(".gitignore", ".build/\nPackage.resolved\n"),
-    ]
+    ] + vendored
   }
 
   private var manifest: String {
@@ -64,7 +81,7 @@ struct SwiftTemplate {
         description: A greeting; answers the caller
 
     # Files of the folder that workers do not need.
-    exclude: [/Sources, /Tests, Package.swift, Package.resolved, README.md, .gitignore]
+    exclude: [/Sources, /Tests, /vendor, Package.swift, Package.resolved, README.md, .gitignore]
 
     profile:
       workers: {min: 0, max: 2}
@@ -185,10 +202,11 @@ struct SwiftTemplate {
     | `Sources/\(product)/Application.swift` | the handlers |
     | `Sources/\(product)/Main.swift` | the worker's entry point |
     | `Tests/\(product)-tests` | tests of the handlers, which need no node |
-
+    \(vendored.isEmpty ? "" : "| `\(Self.vendor)` | the SDK, as it came with `grape` |\n")
     ## Test it
 
-    In this folder:
+    Building needs Swift 6.2 or later and the headers of zstd (Debian: `apt install libzstd-dev pkg-config`). In this
+    folder:
 
     ```
     swift test
@@ -196,9 +214,25 @@ struct SwiftTemplate {
 
     \(TemplateText.running(app, folder: "."))
     `grape deploy` builds the release binary first.
-
+    \(vendored.isEmpty ? "" : Self.updating)
     """
   }
+
+  private static let updating = """
+
+    ## The SDK
+
+    `\(vendor)` holds the sources of the module `Grape`, written by `grape init`: the project builds without a
+    download. After an update of `grape`, take the new ones:
+
+    ```
+    rm -r \(vendor) && grape sdk swift \(vendor)
+    ```
+
+    To take them from elsewhere, put another address into `Package.swift` (a folder with the Grape package, or a
+    repository), or begin with `grape init --sdk PATH|URL#VERSION`.
+
+    """
 
   /// A Swift string literal.
   private static func literal(_ text: String) -> String {

@@ -315,6 +315,27 @@ def _pack(items: List[tuple], now: int) -> List[bytes]:
     return batches
 
 
+def _compression_level(text: str) -> int:
+    """zstd's level of `none`, `zstd` or `zstd:LEVEL`; 0 for none."""
+    codec, _, level = text.partition(":")
+    if codec == "none":
+        return 0
+    if codec != "zstd":
+        raise ValueError(f"compression {text!r} is not known")
+    if _zstd is None:
+        raise ValueError("compression by zstd needs Python 3.14 or later")
+    return int(level or 1)
+
+
+def _compressed(batch: bytes, level: int) -> bytes:
+    """The batch with its records compressed, unless that makes it larger."""
+    records = _zstd.compress(batch[_BATCH_SIZE:], level=level)
+    if len(records) + _BATCH_SIZE >= len(batch):
+        return batch
+    base, _, epoch, magic, crc, _, *rest = _BATCH.unpack_from(batch)
+    return _BATCH.pack(base, len(records) + 49, epoch, magic, crc, 4, *rest) + records
+
+
 def _text_to_str16(text: str) -> bytes:
     """UTF-8 of at most 8,000 bytes, whole characters only."""
     data = text.encode("utf-8", "replace")
@@ -638,9 +659,10 @@ class _Outputs:
     delivery; `clear` makes it ready for the next.
     """
 
-    __slots__ = ("lists", "fast", "replies", "turn", "large")
+    __slots__ = ("lists", "fast", "replies", "turn", "large", "level")
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = 0) -> None:
+        self.level = level  # zstd's, for the batches of emitted events; 0: not compressed
         self.lists: Dict[Tuple[str, int], List[tuple]] = {}
         self.fast: Dict[int, Dict[str, _Keys]] = {}
         self.replies: List[_Reply] = []
@@ -718,7 +740,7 @@ class _Outputs:
         for (topic, partition), items in self.lists.items():
             if items:
                 for batch in _pack(items, now):
-                    add(topic, partition, batch)
+                    add(topic, partition, _compressed(batch, self.level) if self.level else batch)
                     count += 1
         replies: Dict[Tuple[str, int], List[_Reply]] = {}
         for reply in self.replies:
@@ -969,6 +991,7 @@ class _Runner:
         self.max_event = int(welcome.get("maxEvent", 8 << 20))
         self.max_hops = int(welcome.get("maxHops", 64))
         self.max_frame = int(welcome.get("maxFrame", (64 << 20) + (64 << 10)))
+        self.level = _compression_level(welcome.get("compression") or "none")
         self.output_limit = min(_OUTPUT_LIMIT, self.max_frame // 4)
         self.slots = {name: index for index, name in enumerate(welcome["slots"])}
         self.handlers = handlers
@@ -1001,7 +1024,7 @@ class _Runner:
 
     def run(self, delivery: _Delivery):
         """A generator that runs a delivery. It yields what has to be awaited, and returns the parts of the RESULT."""
-        outs = self._idle.pop() if self._idle else _Outputs()
+        outs = self._idle.pop() if self._idle else _Outputs(self.level)
         outs.begin()
         context = delivery.context = Context(self, outs, delivery.first)
         try:
