@@ -455,6 +455,30 @@ def report(limits: Limits, rows: list[Row], missing: list[str], options: Options
     return "\n".join(lines)
 
 
+#: Between these lines of docs/benchmarks.md stands what log_bench.py found; both programs leave the other's part alone.
+LOG_SECTION = ("<!-- log_bench.py: begin -->", "<!-- log_bench.py: end -->")
+
+
+def split_section(text: str) -> tuple[str, str]:
+    """A report without the log's section, and that section; the latter is empty if there is none."""
+    begin, end = LOG_SECTION
+    before, found, rest = text.partition(begin)
+    section, ended, after = rest.partition(end)
+    return (before + after.lstrip("\n"), found + section + ended + "\n") if found and ended else (text, "")
+
+
+def replace_section(path: pathlib.Path, section: str) -> None:
+    """Puts the log's section at the end of the report."""
+    kept = split_section(path.read_text())[0] if path.exists() else "# Benchmarks\n"
+    path.write_text(kept.rstrip("\n") + "\n\n" + section)
+
+
+def replace_report(path: pathlib.Path, text: str) -> None:
+    """Puts a new report before the log's section."""
+    section = split_section(path.read_text())[1] if path.exists() else ""
+    path.write_text(text.rstrip("\n") + "\n" + ("\n" + section if section else ""))
+
+
 def show(rows: list[Row]) -> None:
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:8.2f}"
@@ -505,7 +529,7 @@ def main() -> int:
     results = {"limits": limits.rounds, "results": {found.name: found.results for found in chosen}, "failed": failed}
     (OUT / "bench.json").write_text(json.dumps(results, indent=2) + "\n")
     if given.only is None:
-        given.output.write_text(report(limits, rows, list(failed.values()), options))
+        replace_report(given.output, report(limits, rows, list(failed.values()), options))
         print(f"written: {given.output}", file=sys.stderr)
     if any(name != Redis.name for name in failed):
         return 1

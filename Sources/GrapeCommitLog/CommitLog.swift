@@ -114,8 +114,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     cleaner = threads.makeJobQueue(
       name: "log-cleaner", limit: 16, every: options.maintenanceMilliseconds * 1_000_000, tick: { periodic.run() })
     periodic.log.withLock { $0 = { [weak self] in self?.maintain() } }
-    // Before anything is accepted: the disk may have filled up while nobody looked.
-    checkSpace()
+    // The disk may have filled up while nobody looked.
+    _ = housekeeper.add { self.checkSpace() }
     threads.runWriter(
       step: { self.writerStep() }, wait: { self.wake.wait() }, isWoken: { self.wake.isSignalled })
   }

@@ -1,141 +1,105 @@
-import CGrapeLinux
 import Glibc
-import GrapeCommitLog
-import GrapeLog
-import GrapeWire
-import Synchronization
 
-/// Measures the embedded log against bare system calls on the same file system, in one run, and prints ratios.
-///
-/// usage: GrapeCommitLogBench [DIRECTORY]
+/// Measures the embedded log. Each command does one thing once and prints what it found as one line of JSON;
+/// `Benchmarks/log_bench.py` calls them in rounds beside the machine's limits and makes the report.
 @main
 enum Bench {
-  static func main() throws {
-    let directory = (CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "/tmp") + "/grape-bench-\(getpid())"
-    mkdir(directory, 0o700)
-    var raw = RawFile(directory + "/raw")
-    let (log, _) = try CommitLog.open(directory: directory + "/data")
-    let driver = Driver(log)
-    try driver.createTopic("bench", partitions: 8)
+  static let usage = """
+    usage: GrapeCommitLogBench COMMAND DIRECTORY [OPTION VALUE ...]
 
-    let large = try batch(bytes: 256 << 10)
-    let small = try batch(bytes: 256)
-    var rawLarge: [Double] = []
-    var logLarge: [Double] = []
-    var logOne: [Double] = []
-    var rawSmall: [Int64] = []
-    var assisted: [Int64] = []
-    var threaded: [Int64] = []
-    let batches = 400
-    for _ in 0..<7 {
-      rawLarge.append(rate(batches, large) { for _ in 0..<batches { raw.append(256 << 10) } })
-      logLarge.append(rate(batches, large) { driver.pipeline(large, count: batches, inFlight: 8, .disk) })
-      logOne.append(rate(batches, large) { driver.pipeline(large, count: batches, inFlight: 1, .disk) })
-      for _ in 0..<1_000 { rawSmall.append(nanoseconds { raw.append(256) }) }
-      log.becomeDeputy()
-      for _ in 0..<1_000 { assisted.append(nanoseconds { driver.assistedCommit(small) }) }
-      log.resignDeputy()
-      for _ in 0..<1_000 { threaded.append(nanoseconds { driver.pipeline(small, count: 1, inFlight: 1, .disk) }) }
+    The log is in the folder `log` of DIRECTORY, which is made if needed and never removed. Every command takes
+    --seconds N, after which it is ended by SIGALRM (300).
+
+      append      --batches FILE --mib N [--partitions N] [--in-flight N] [--group-kib N]
+                  durable appends of the record batches in FILE; --group-kib: most bytes per commit group
+      compress    --mib N [--producers N]
+                  durable appends of JSON events, packed with zstd level 1 by each producer
+      latency     --count N [--assist 1]
+                  durable appends of 256 bytes, one in flight; --assist: written by the thread that commits
+      concurrent  --count N [--in-flight N]
+                  durable appends of 256 bytes, each sent when one before it is answered
+      replay      [--partition N] [--read-kib N]
+                  reads a partition, or all of them at once, from the beginning to the end
+      memory      --batches FILE --records N
+                  decodes records that the log holds in memory
+      lookups     --count N
+                  reads at the log's end and at places chosen at random
+      open        opens and closes
+      victim      --batches FILE
+                  appends until it is killed, and says after each MiB how much is durable
+      follow      --batches FILE --mib-per-second N
+                  replays the log at that pace while it is appended to
+
+    """
+
+  static func main() {
+    guard let arguments = Arguments(CommandLine.arguments.dropFirst()) else { fail(usage) }
+    alarm(UInt32(arguments.integer("seconds", or: 300)))
+    switch arguments.command {
+    case "append": Appending.run(arguments)
+    case "compress": Compressing.run(arguments)
+    case "latency": Latency.run(arguments)
+    case "concurrent": Concurrency.run(arguments)
+    case "replay": Replay.run(arguments)
+    case "memory": Decoding.run(arguments)
+    case "lookups": Lookups.run(arguments)
+    case "open": Opening.run(arguments)
+    case "victim": Victim.run(arguments)
+    case "follow": Following.run(arguments)
+    default: fail(usage)
     }
-    let rawRate = median(rawLarge)
-    print("raw pwrite+fdatasync, 256 KiB            \(megabytes(rawRate)) MB/s")
-    print(
-      "log, durable, 256 KiB batches, 8 waiting \(megabytes(median(logLarge))) MB/s  \(ratio(median(logLarge), rawRate)) of raw"
-    )
-    print(
-      "log, durable, 256 KiB batches, 1 waiting \(megabytes(median(logOne))) MB/s  \(ratio(median(logOne), rawRate)) of raw"
-    )
-    let rawTime = Double(median(rawSmall))
-    print("raw pwrite+fdatasync, 256 B              \(Int(rawTime / 1_000)) us median")
-    print(
-      "log, durable, 256 B, one, assisted       \(median(assisted) / 1_000) us median  \(ratio(Double(median(assisted)), rawTime)) x raw"
-    )
-    print(
-      "log, durable, 256 B, one, by its thread  \(median(threaded) / 1_000) us median  \(ratio(Double(median(threaded)), rawTime)) x raw"
-    )
-    for inFlight in [1, 64, 1_000] {
-      let count = inFlight == 1 ? 2_000 : 100_000
-      let took = nanoseconds { driver.pipeline(small, count: count, inFlight: inFlight, .disk) }
-      print("log, durable, 256 B, \(inFlight) waiting: \(Int(Double(count) * 1e9 / Double(took))) commits/s")
-    }
-    let unsynchronised = rate(4_000, large) { for _ in 0..<4_000 { raw.append(256 << 10, durable: false) } }
-    print("raw pwrite, 256 KiB: \(megabytes(unsynchronised)) MB/s")
-    for durability in [Durability.os, .memory] {
-      let figure = rate(4_000, large) { driver.pipeline(large, count: 4_000, inFlight: 16, durability) }
-      print("log, \(durability), 256 KiB batches: \(megabytes(figure)) MB/s")
-    }
-    print("log-writer used \(driver.cpuSeconds("log-writer")) s of CPU for \(log.statistics.bytes >> 20) MiB")
-    driver.replay()
-    let statistics = log.statistics
-    print(
-      "commits \(statistics.commits), groups \(statistics.groups), syncs \(statistics.syncs) (p50 "
-        + "\(statistics.syncTime.percentile(0.5) / 1_000) us, p99 \(statistics.syncTime.percentile(0.99) / 1_000) us)")
-    driver.close()
-    let began = grape_monotonic_ns()
-    let (again, report) = try CommitLog.open(directory: directory + "/data")
-    print("opened \(report.bytes >> 20) MiB again in \((grape_monotonic_ns() - began) / 1_000_000) ms")
-    Driver(again).close()
-    system("rm -rf '\(directory)'")
   }
-
-  static func batch(bytes: Int) throws -> FinishedBatch {
-    var builder = RecordBatchBuilder(capacity: bytes)
-    let value = (0..<90).map { _ in UInt8.random(in: 0...255) }
-    while true {
-      value.withUnsafeBytes { value in
-        withUnsafeBytes(of: UInt8(0)) {
-          builder.append(key: nil, value: value, headerSection: $0, timestamp: 1)
-        }
-      }
-      if builder.byteCount + 100 > bytes { break }
-    }
-    return try builder.take(nextCapacity: 0)
-  }
-
-  static func rate(_ count: Int, _ batch: FinishedBatch, _ body: () -> Void) -> Double {
-    Double(count * batch.bytes.count) * 1e9 / Double(nanoseconds(body))
-  }
-
-  static func nanoseconds(_ body: () -> Void) -> Int64 {
-    let began = grape_monotonic_ns()
-    body()
-    return grape_monotonic_ns() - began
-  }
-
-  static func median<Value: Comparable>(_ values: [Value]) -> Value { values.sorted()[values.count / 2] }
-  static func megabytes(_ rate: Double) -> Int { Int(rate / 1e6) }
-  static func ratio(_ left: Double, _ right: Double) -> Double { (left / right * 100).rounded() / 100 }
 }
 
-/// Preallocated files of a segment's size, written one after the other and synchronised by bare system calls.
-struct RawFile {
-  private let prefix: String
-  private var files = 0
-  private var descriptor: Int32 = -1
-  private var end: off_t = 0
-  private let memory = UnsafeMutableRawPointer.allocate(byteCount: 1 << 20, alignment: 4_096)
-  private static let size: off_t = 64 << 20
+/// Ends the program: what goes wrong in a measurement leaves nothing to report.
+func fail(_ message: String) -> Never {
+  send("GrapeCommitLogBench: \(message)\n", to: STDERR_FILENO)
+  exit(1)
+}
 
-  init(_ prefix: String) {
-    self.prefix = prefix
-    for place in 0..<1 << 20 {
-      memory.storeBytes(of: UInt8(truncatingIfNeeded: place &* 31), toByteOffset: place, as: UInt8.self)
+/// Writes the whole text. If nobody reads it, there is nobody to tell.
+func send(_ text: String, to descriptor: Int32) {
+  var rest = Array(text.utf8)[...]
+  while !rest.isEmpty {
+    let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress!, $0.count) }
+    if count < 0 && errno == EINTR { continue }
+    if count <= 0 { return }
+    rest = rest.dropFirst(count)
+  }
+}
+
+/// A command, its directory, and options with their values.
+struct Arguments {
+  let command: String
+  let directory: String
+  private var values: [String: String] = [:]
+
+  init?(_ words: ArraySlice<String>) {
+    var words = words
+    guard let command = words.popFirst(), let directory = words.popFirst() else { return nil }
+    self.command = command
+    self.directory = directory
+    while let name = words.popFirst() {
+      guard name.hasPrefix("--"), let value = words.popFirst() else { return nil }
+      values[String(name.dropFirst(2))] = value
     }
-    begin()
   }
 
-  private mutating func begin() {
-    if descriptor >= 0 { close(descriptor) }
-    descriptor = grape_open("\(prefix).\(files)", O_RDWR | O_CREAT, 0o600)
-    precondition(descriptor >= 0 && grape_fallocate(descriptor, 0, Self.size) == 0, "cannot make \(prefix)")
-    files += 1
-    end = 0
+  func has(_ name: String) -> Bool { values[name] != nil }
+
+  func string(_ name: String) -> String {
+    guard let value = values[name] else { fail("\(command) needs --\(name)") }
+    return value
   }
 
-  mutating func append(_ count: Int, durable: Bool = true) {
-    if end + off_t(count) > Self.size { begin() }
-    precondition(pwrite(descriptor, memory, count, end) == count)
-    if durable { precondition(fdatasync(descriptor) == 0) }
-    end += off_t(count)
+  /// Without a value to fall back on, the option must be there.
+  func integer(_ name: String, or other: Int? = nil) -> Int {
+    guard let value = values[name] else { return other ?? integer(string(name), name) }
+    return integer(value, name)
+  }
+
+  private func integer(_ value: String, _ name: String) -> Int {
+    guard let number = Int(value), number >= 0 else { fail("--\(name) \(value): a number is expected") }
+    return number
   }
 }
