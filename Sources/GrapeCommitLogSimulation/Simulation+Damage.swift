@@ -90,7 +90,9 @@ extension Simulation {
       guard cuts.contains(where: { $0.file.hasSuffix(bit.file) }) else {
         throw Wrong(message: "damage went unnoticed: \(difference)")
       }
-      if let wrong = model.damaged(found: found) { throw Wrong(message: "a damaged log lost more than its end: \(wrong)") }
+      if let wrong = model.damaged(found: found) {
+        throw Wrong(message: "a damaged log lost more than its end: \(wrong)")
+      }
     }
     _ = try close(quietly: true)
     // The file is restored from a backup.

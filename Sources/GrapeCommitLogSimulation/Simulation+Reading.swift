@@ -49,7 +49,9 @@ extension Simulation {
       return error.code == .offsetOutOfRange && !inside ? nil : "\(error)"
     case (.success(let answer), .success(let partition)):
       if answer.bounds != partition.bounds { return "bounds \(answer.bounds), expected \(partition.bounds)" }
-      if offset < partition.bounds.start || offset > partition.bounds.end { return "an answer, expected offsetOutOfRange" }
+      if offset < partition.bounds.start || offset > partition.bounds.end {
+        return "an answer, expected offsetOutOfRange"
+      }
       if answer.batches.isEmpty { return offset == partition.bounds.end ? nil : "nothing" }
       let bytes = answer.batches.reduce(0) { $0 + $1.bytes.count }
       if bytes > maxBytes && answer.batches.count > 1 { return "\(bytes) bytes, more than asked for" }

@@ -269,7 +269,8 @@ actor Deployer {
           retentionBytes: profile.retentionSize == 0 ? nil : Int64(profile.retentionSize)))
       try await log.createTopic(manifest.name.deadLettersTopic, configuration: TopicConfiguration(partitions: 1))
     } catch {
-      throw StatusError(error.code == .topicExists || error.code == .invalidArgument ? .conflict : .unavailable, error.message)
+      throw StatusError(
+        error.code == .topicExists || error.code == .invalidArgument ? .conflict : .unavailable, error.message)
     }
     let archive: [UInt8]
     do throws(NodeError) { archive = try Files.read(candidate.archive) } catch {

@@ -27,7 +27,8 @@ public struct NodeConfiguration: Sendable {
 
   public init(
     dataDirectory: String, socketPath: String? = nil, name: NodeName, logger: Logger,
-    segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024, lowSpaceBytes: Int64? = nil, eventLimit: Int = 8 * 1024 * 1024,
+    segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024, lowSpaceBytes: Int64? = nil,
+    eventLimit: Int = 8 * 1024 * 1024,
     hopLimit: Int = 64, shutdownTimeout: Duration = .seconds(20)
   ) {
     self.dataDirectory = dataDirectory

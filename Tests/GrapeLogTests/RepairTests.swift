@@ -44,14 +44,18 @@ import Testing
     while true {
       let result = try await log.read(partition, from: next, maxBytes: 10_000)
       for batch in result.batches {
-        for record in try SampleBatch.records(in: batch) { found[record.offset] = String(record.value.prefix { $0 != " " }) }
+        for record in try SampleBatch.records(in: batch) {
+          found[record.offset] = String(record.value.prefix { $0 != " " })
+        }
       }
       if result.nextOffset == result.bounds.end { return found }
       next = result.nextOffset
     }
   }
 
-  @Test("what is sound stays under its offsets, what is not is listed and kept aside, and the log goes on", arguments: 0..<30)
+  @Test(
+    "what is sound stays under its offsets, what is not is listed and kept aside, and the log goes on",
+    arguments: 0..<30)
   func damaged(_ seed: UInt64) async throws {
     var random = SplitMix(state: seed)
     let files = try await log()
@@ -62,7 +66,9 @@ import Testing
     let whole = bytes
     for _ in 0...(random.next() % 3) {
       let place = Int(random.next() % UInt64(bytes.count))
-      for offset in place..<min(place + Int(random.next() % 3_000 + 1), bytes.count) { bytes[offset] ^= UInt8(truncatingIfNeeded: random.next()) | 1 }
+      for offset in place..<min(place + Int(random.next() % 3_000 + 1), bytes.count) {
+        bytes[offset] ^= UInt8(truncatingIfNeeded: random.next()) | 1
+      }
     }
     if seed % 7 == 6 { bytes = Array(bytes.prefix(5_000)) }
     try files.write(bytes, to: victim)

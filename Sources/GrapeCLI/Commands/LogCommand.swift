@@ -103,7 +103,8 @@ struct LogVerifyCommand: ParsableCommand {
     try reporting(json: place.options.json) {
       let showsProgress = Output.errorIsTerminal
       guard from >= 0, to.map({ $0 > from }) ?? true else {
-        throw CommandFailure(.usage, "--from \(from) --to \(to ?? 0): a range of positions goes from a smaller to a larger one")
+        throw CommandFailure(
+          .usage, "--from \(from) --to \(to ?? 0): a range of positions goes from a smaller to a larger one")
       }
       let range = from == 0 && to == nil ? nil : from..<(to ?? .max)
       let report = try CommitLog.verify(directory: try place.directory(), positions: range) { done, total in

@@ -73,7 +73,7 @@ struct ServeCommand: AsyncParsableCommand {
       try await runNode(
         ServeSettings(
           dataDirectory: data, socketPath: socketPath, name: name ?? hostName(), segmentSize: segmentSize,
-          lowSpace: lowSpace,          logger: logger))
+          lowSpace: lowSpace, logger: logger))
     }
   }
 }

@@ -236,7 +236,9 @@ struct SegmentRewriter: ~Copyable {
     let storage = ByteStorage(capacity: bytes)
     var encoder = EntryEncoder(UnsafeMutableRawBufferPointer(start: storage.base, count: bytes))
     encoder.topicCreated(id, name: name, configuration)
-    keep(UnsafeRawBufferPointer(start: storage.base, count: bytes).part(GroupHeader.byteCount, bytes - GroupHeader.byteCount))
+    keep(
+      UnsafeRawBufferPointer(start: storage.base, count: bytes).part(
+        GroupHeader.byteCount, bytes - GroupHeader.byteCount))
     withExtendedLifetime(storage) {}
     created.insert(id)
   }

@@ -171,7 +171,8 @@ struct Repair {
       stretches.append(stretch)
     }
     guard identity != nil else {
-      throw LogError(.corrupt, "\(storage.directory): there is no segment with a readable header; nothing can be repaired")
+      throw LogError(
+        .corrupt, "\(storage.directory): there is no segment with a readable header; nothing can be repaired")
     }
   }
 
@@ -378,9 +379,11 @@ struct Repair {
     var rewriter = SegmentRewriter(
       into: target, base: stretch.base, identity: identity!, liveness: .everything, compaction: nil)
     let before = stretches[..<place].compactMap(\.lastSequence).last ?? 0
-    let after = stretches[(place + 1)...].compactMap { $0.header?.cleaned?.sequences.lowerBound ?? $0.firstSequence }.first
+    let after = stretches[(place + 1)...].compactMap { $0.header?.cleaned?.sequences.lowerBound ?? $0.firstSequence }
+      .first
     let first = stretch.header?.cleaned?.sequences.lowerBound ?? before + 1
-    let last = max(first, stretch.header?.cleaned?.sequences.upperBound ?? after.map { $0 - 1 } ?? stretch.lastSequence ?? first)
+    let last = max(
+      first, stretch.header?.cleaned?.sequences.upperBound ?? after.map { $0 - 1 } ?? stretch.lastSequence ?? first)
     for (id, topic, configuration) in stretch.creations {
       rewriter.create(id, name: topic, configuration, sequence: first)
     }

@@ -146,7 +146,8 @@ final class LogModel {
       if difference == nil { break }
       if nearest == nil { nearest = difference }
       guard next < uncertain.count else {
-        return "after \(end): no sequence of operations explains what is there; with those that must be there: \(nearest!)"
+        return
+          "after \(end): no sequence of operations explains what is there; with those that must be there: \(nearest!)"
       }
       candidate.apply(uncertain[next])
       next += 1
