@@ -5,8 +5,10 @@ import Synchronization
 /// Freeing the space of records that nobody wants any more. Runs on the cleaner's thread, a run of segments at a time;
 /// the writer never waits for it.
 extension CommitLog {
-  /// Compaction under way. Only jobs of the cleaner touch it.
+  /// What the cleaner remembers from job to job.
   struct CleanerState {
+    /// A chain of jobs is at work.
+    var isBusy = false
     var pass: CompactionPass?
     /// What the log was like when nothing was left to clean.
     var idleEpoch: UInt64?
@@ -14,6 +16,8 @@ extension CommitLog {
     var spared = false
     /// What compaction had to do when it began last: nothing new, nothing to do.
     var fruitless: DirtySignature?
+    /// Segments with damage in them: left alone until somebody has mended them.
+    var damaged: Set<Segment.Key> = []
   }
 
   struct DirtySignature: Equatable {
@@ -21,13 +25,15 @@ extension CommitLog {
     var claims: UInt64
   }
 
+  /// Compaction under way.
   struct CompactionPass {
-    var map: CompactionMap
-    /// Segments before this position are rewritten with the map.
+    /// As of its beginning, so that what one segment spares the next one knows of.
+    var liveness: Liveness
+    var compaction: SegmentRewriter.Compaction
+    /// Segments before this position are rewritten.
     var upperBound: Int64
     /// Done up to here.
     var done: Int64 = 0
-    var tombstonesBefore: Int64
   }
 
   /// Looks after free space, retention and cleaning, as happens now and then by itself. `completion` is called when a
@@ -36,7 +42,11 @@ extension CommitLog {
     let added = cleaner.add {
       self.checkSpace()
       self.retain()
-      self.cleanStep(completion)
+      let isBusy = self.cleaning.withLock { state in
+        defer { state.isBusy = true }
+        return state.isBusy
+      }
+      if isBusy { completion() } else { self.cleanStep(completion) }
     }
     if !added { completion() }
   }
@@ -46,16 +56,22 @@ extension CommitLog {
     do throws(SegmentIndexes.Fault) {
       if try cleanOnce(), cleaner.add({ self.cleanStep(completion) }) { return }
     } catch {
-      cleaning.withLock { $0.pass = nil }
+      cleaning.withLock { state in
+        state.pass = nil
+        state.fruitless = nil
+      }
       if case .failed(let error) = error { note(error) }
     }
+    cleaning.withLock { $0.isBusy = false }
     completion()
   }
 
   /// False if there is nothing to clean.
   private func cleanOnce() throws(SegmentIndexes.Fault) -> Bool {
-    let (segments, liveness, epoch) = shared.withLock { ($0.table.cold, Liveness($0.state), $0.epoch) }
+    let (table, epoch) = shared.withLock { ($0.table, $0.epoch) }
     if cleaning.withLock({ $0.idleEpoch == epoch && $0.pass == nil }) { return false }
+    let segments = table.cold
+    let liveness = shared.withLock { Liveness($0.state) }
     var candidates: [CleaningPlan.Candidate] = []
     for place in segments.indices { candidates.append(try candidate(segments, place, liveness)) }
     if try compactNext(segments, candidates, liveness) { return true }
@@ -63,10 +79,9 @@ extension CommitLog {
     if let run = plan.next(candidates) {
       let first = segments.startIndex
       let chosen = segments[first + run.lowerBound..<first + run.upperBound]
-      let compacted = zip(chosen, candidates[run]).allSatisfy { segment, candidate in
-        candidate.weight.compacted == 0 || segment.header.cleaned?.compacted == true
-      }
-      try rewrite(segments, chosen.indices, liveness, nil, compacted: compacted)
+      // What holds nothing of compacted topics now may do so when a topic is changed: it is not called compacted.
+      let compacted = chosen.allSatisfy { $0.header.cleaned?.compacted == true }
+      _ = try rewrite(segments, chosen.indices, liveness, nil, compacted: compacted)
       return true
     }
     // What was spared for a consumer becomes free without any of the changes that the epoch counts.
@@ -77,12 +92,30 @@ extension CommitLog {
   private func candidate(
     _ segments: ArraySlice<Segment>, _ place: Int, _ liveness: Liveness
   ) throws(SegmentIndexes.Fault) -> CleaningPlan.Candidate {
-    let index = try indexes.index(segments, place)
-    let cleaned = segments[place].header.cleaned
+    let segment = segments[place]
+    let cleaned = segment.header.cleaned
+    var weight = SegmentWeight()
+    var isDamaged = cleaning.withLock { $0.damaged.contains(segment.key) }
+    if !isDamaged {
+      do throws(SegmentIndexes.Fault) {
+        weight = SegmentWeight(try indexes.index(segments, place), liveness)
+      } catch {
+        guard case .failed(let cause) = error, cause.code == .corrupt else { throw error }
+        isDamaged = true
+        setAside(segment, cause)
+      }
+    }
     return CleaningPlan.Candidate(
-      weight: SegmentWeight(index, liveness), isCleaned: cleaned != nil,
-      bytes: cleaned?.end ?? segments[place].header.capacity,
-      hasGroups: cleaned != nil || segments[place].lastSequence >= firstSequence(segments, place))
+      weight: weight, isCleaned: cleaned != nil, bytes: cleaned?.end ?? segment.header.capacity,
+      hasGroups: !isDamaged
+        && (cleaned != nil || segment.lastSequence >= firstSequence(segments, place)),
+      isDamaged: isDamaged)
+  }
+
+  /// A segment that cannot be read must not keep the others from being cleaned.
+  private func setAside(_ segment: Segment, _ cause: LogError) {
+    cleaning.withLock { _ = $0.damaged.insert(segment.key) }
+    note(cause)
   }
 
   // MARK: Compaction
@@ -102,48 +135,76 @@ extension CommitLog {
       cleaning.withLock { $0.pass = nil }
       return true
     }
-    let compaction = SegmentRewriter.Compaction(map: pass.map, tombstonesBefore: pass.tombstonesBefore)
     pass.done = segments[next].upperBound
-    try rewrite(segments, next..<next + 1, liveness, compaction, compacted: true)
+    if let kept = try rewrite(segments, next..<next + 1, pass.liveness, pass.compaction, compacted: true) {
+      pass.compaction.kept = kept
+    } else {
+      // It stays as it was: nothing that covers what is in it may go.
+      pass.compaction.tombstonesBefore = .min
+    }
     cleaning.withLock { $0.pass = pass }
     return true
   }
 
-  /// Learns the last offsets of keys in segments that were not compacted yet, oldest first, as far as memory allows.
+  /// Learns the last offsets of keys, in segments without a gap between them, as far as memory allows: from the first
+  /// one on or, if they are too many, from the first that was not compacted yet.
   private func beginCompaction(
     _ segments: ArraySlice<Segment>, _ candidates: [CleaningPlan.Candidate], _ liveness: Liveness
   ) throws(SegmentIndexes.Fault) -> CompactionPass? {
     var dirty: UInt64 = 0
     var clean: UInt64 = 0
-    for (segment, candidate) in zip(segments, candidates) {
-      if segment.header.cleaned?.compacted == true {
+    var firstDirty: Int?
+    for (place, candidate) in zip(segments.indices, candidates) {
+      if segments[place].header.cleaned?.compacted == true {
         clean += candidate.weight.compacted
-      } else {
+      } else if candidate.weight.compacted > 0 {
         dirty += candidate.weight.compacted
+        firstDirty = firstDirty ?? place
       }
     }
-    guard dirty > 0, Double(dirty) >= options.cleanableShare * Double(dirty + clean) else { return nil }
+    guard let firstDirty, Double(dirty) >= options.cleanableShare * Double(dirty + clean) else { return nil }
     // What waits for its consumers would be rewritten again and again to no effect.
     let signature = DirtySignature(dirty: dirty, claims: liveness.claims)
     if cleaning.withLock({ $0.fruitless == signature }) { return nil }
-    var map = CompactionMap()
-    var upperBound: Int64 = 0
-    for place in segments.indices {
-      let candidate = candidates[place - segments.startIndex]
-      if segments[place].header.cleaned?.compacted != true, candidate.weight.compacted > 0 {
-        let later = try keys(segments, place, liveness)
-        if map.bytes > 0, map.bytes + later.bytes > options.compactionBytes { break }
-        map.add(later)
-      }
-      upperBound = segments[place].upperBound
-    }
+    var learned = try learn(segments, candidates, from: segments.startIndex, liveness)
+    if learned.next <= firstDirty { learned = try learn(segments, candidates, from: firstDirty, liveness) }
     cleaning.withLock { state in
       state.fruitless = signature
       state.spared = false
     }
+    guard learned.next > firstDirty else { return nil }
+    let covered = candidates[..<(learned.next - segments.startIndex)]
     return CompactionPass(
-      map: map, upperBound: upperBound,
-      tombstonesBefore: clock.wallMilliseconds() - options.tombstoneMilliseconds)
+      liveness: liveness,
+      compaction: SegmentRewriter.Compaction(
+        map: learned.map,
+        // What cannot be read may hold what a tombstone covers.
+        tombstonesBefore: covered.contains(where: \.isDamaged)
+          ? .min : clock.wallMilliseconds() - options.tombstoneMilliseconds),
+      upperBound: segments[learned.next - 1].upperBound)
+  }
+
+  /// The keys of the segments from `first` on; `next` is the first segment that is not among them.
+  private func learn(
+    _ segments: ArraySlice<Segment>, _ candidates: [CleaningPlan.Candidate], from first: Int, _ liveness: Liveness
+  ) throws(SegmentIndexes.Fault) -> (map: CompactionMap, next: Int) {
+    var map = CompactionMap()
+    for place in first..<segments.endIndex {
+      let candidate = candidates[place - segments.startIndex]
+      if candidate.isDamaged { return (map, place) }
+      if candidate.weight.compacted == 0 { continue }
+      let later: CompactionMap
+      do throws(SegmentIndexes.Fault) {
+        later = try keys(segments, place, liveness)
+      } catch {
+        guard case .failed(let cause) = error, cause.code == .corrupt else { throw error }
+        setAside(segments[place], cause)
+        return (map, place)
+      }
+      if map.bytes > 0, map.bytes + later.bytes > options.compactionBytes { return (map, place) }
+      map.add(later)
+    }
+    return (map, segments.endIndex)
   }
 
   /// The keys of compacted topics in one segment.
@@ -184,52 +245,71 @@ extension CommitLog {
 
   // MARK: Rewriting
 
+  /// Rewrites a run of segments into one. Nil if one of them is damaged, which stays as it is.
   private func rewrite(
     _ segments: ArraySlice<Segment>, _ run: Range<Int>, _ liveness: Liveness,
     _ compaction: SegmentRewriter.Compaction?, compacted: Bool
-  ) throws(SegmentIndexes.Fault) {
-    let chosen = segments[run]
+  ) throws(SegmentIndexes.Fault) -> CompactionMap.Kept? {
     let last = try indexes.index(segments, run.upperBound - 1)
-    let base = chosen.first!.base
-    let draft = "\(SegmentHeader.fileName(base: base)).clean.tmp"
+    var current = run.lowerBound
     do throws(LogError) {
-      if try storage.list().contains(draft) { try storage.remove(draft) }
-      let file = try storage.create(draft)
-      defer { file.close() }
-      do {
-        var rewriter = SegmentRewriter(
-          into: file, base: base, identity: chosen.first!.header.identity, liveness: liveness, compaction: compaction)
-        for segment in chosen {
-          let source: any SegmentFile
-          do throws(SegmentIndexes.Fault) {
-            source = try indexes.open(segment)
-          } catch {
-            if case .failed(let error) = error { throw error }
-            // Only this thread replaces segments, and the table is its own.
-            preconditionFailure("a segment was replaced by somebody else")
-          }
-          defer { source.close() }
-          try rewriter.add(segment.header, source)
-        }
-        let first = chosen.first!.header.cleaned?.sequences.lowerBound ?? firstSequence(segments, run.lowerBound)
-        let result = try rewriter.finish(
-          replacing: chosen, parts: last.parts(), sequences: first...max(first, chosen.last!.lastSequence),
-          compacted: compacted, now: clock.wallMilliseconds())
-        try swap(chosen, for: result, draft)
-        if result.spared { cleaning.withLock { $0.spared = true } }
-      } catch {
-        // The originals are untouched; the draft's space may be the last.
-        try? storage.remove(draft)
-        throw error as! LogError
-      }
+      return try rewrite(segments, run, &current, last.parts(), liveness, compaction, compacted: compacted)
     } catch {
-      throw .failed(error)
+      guard error.code == .corrupt else { throw .failed(error) }
+      setAside(segments[current], error)
+      return nil
     }
   }
 
-  /// Sequence of a segment's first group.
+  /// `current` tells which segment is being read.
+  private func rewrite(
+    _ segments: ArraySlice<Segment>, _ run: Range<Int>, _ current: inout Int, _ parts: [IndexFile.Part],
+    _ liveness: Liveness, _ compaction: SegmentRewriter.Compaction?, compacted: Bool
+  ) throws(LogError) -> CompactionMap.Kept {
+    let base = segments[run.lowerBound].base
+    let draft = "\(SegmentHeader.fileName(base: base)).clean.tmp"
+    try storage.removeIfThere(draft)
+    let file = try storage.create(draft)
+    defer { file.close() }
+    let result: SegmentRewriter.Rewritten
+    do throws(LogError) {
+      var rewriter = SegmentRewriter(
+        into: file, base: base, identity: segments[run.lowerBound].header.identity, liveness: liveness,
+        compaction: compaction)
+      for place in run {
+        current = place
+        let source = try openSource(segments[place])
+        defer { source.close() }
+        try rewriter.add(segments[place], first: firstSequence(segments, place), source)
+      }
+      let first = firstSequence(segments, run.lowerBound)
+      result = try rewriter.finish(
+        replacing: segments[run], parts: parts,
+        sequences: first...max(first, segments[run.upperBound - 1].lastSequence), compacted: compacted,
+        now: clock.wallMilliseconds())
+    } catch {
+      // The originals are untouched; the draft's space may be the last.
+      try? storage.remove(draft)
+      throw error
+    }
+    try swap(segments[run], for: result, draft)
+    if result.kept.spared { cleaning.withLock { $0.spared = true } }
+    return result.kept
+  }
+
+  private func openSource(_ segment: Segment) throws(LogError) -> any SegmentFile {
+    do throws(SegmentIndexes.Fault) {
+      return try indexes.open(segment)
+    } catch {
+      if case .failed(let error) = error { throw error }
+      preconditionFailure("only the cleaner replaces segments, and it takes them from the table")
+    }
+  }
+
+  /// Sequence of a segment's first group, or of the next one if it has none.
   private func firstSequence(_ segments: ArraySlice<Segment>, _ place: Int) -> UInt64 {
-    place == segments.startIndex ? 1 : segments[place - 1].lastSequence + 1
+    if let cleaned = segments[place].header.cleaned { return cleaned.sequences.lowerBound }
+    return place == segments.startIndex ? 1 : segments[place - 1].lastSequence + 1
   }
 
   private func swap(
@@ -237,10 +317,14 @@ extension CommitLog {
   ) throws(LogError) {
     let segment = Segment(result.header, lastSequence: result.header.cleaned!.sequences.upperBound)
     let before = old.reduce(Int64(0)) { $0 + ($1.header.cleaned?.end ?? $1.header.capacity) }
-    try indexes.replace(old) { () throws(LogError) in
-      try storage.replace(SegmentHeader.fileName(base: segment.base), with: draft)
-      shared.withLock { $0.table.replace(with: segment) }
-      try storage.synchronizeDirectory()
+    do throws(LogError) {
+      try indexes.replace(old) { () throws(LogError) in
+        try storage.replace(SegmentHeader.fileName(base: segment.base), with: draft)
+        shared.withLock { $0.table.replace(with: segment) }
+      }
+    } catch {
+      try? storage.remove(draft)
+      throw error
     }
     counters.withLock { counters in
       counters.cleanedSegments += UInt64(old.count)
@@ -248,13 +332,14 @@ extension CommitLog {
     }
     _ = reader.add { self.reader.closeReplaced() }
     do throws(LogError) {
+      // What was merged may only go when the new file's name is sure to stay.
+      try storage.synchronizeDirectory()
       try indexes.write(IndexFile.encode(result.index, of: segment), of: segment)
-      let names = Set(try storage.list())
       for gone in old.dropFirst() {
         for name in [
           SegmentHeader.fileName(base: gone.base), IndexFile.fileName(base: gone.base),
           Checkpoint.fileName(base: gone.base),
-        ] where names.contains(name) { try storage.remove(name) }
+        ] { try storage.removeIfThere(name) }
       }
     } catch {
       // The index is made anew when it is needed, the files are removed at the next start.

@@ -79,7 +79,7 @@ extension CommitLog {
     try storage.replace(name, with: name + ".tmp")
     // The one before stays, should this one turn out to be damaged.
     let old = try storage.list().compactMap(Checkpoint.base(ofFile:)).sorted().dropLast(2)
-    for base in old { try storage.remove(Checkpoint.fileName(base: base)) }
+    for base in old { try storage.removeIfThere(Checkpoint.fileName(base: base)) }
   }
 
   /// Remembers a failure of work in the background, which nobody waits for.
@@ -95,15 +95,11 @@ extension CommitLog {
     let limit = options.lowSpaceBytes ?? Int64(2 * options.segmentBytes)
     do throws(LogError) {
       let free = try storage.availableBytes()
-      lowSpace.withLock { low in
-        low =
-          free >= limit
-          ? nil
-          : LogError(
-            .noSpace,
-            "\(storage.directory): \(free) bytes are free on the disk, fewer than the \(limit) that are kept for "
-              + "finishing what was accepted; free some space, or shorten the retention of topics")
-      }
+      let error = LogError(
+        .noSpace,
+        "\(storage.directory): \(free) bytes are free on the disk, fewer than the \(limit) that are kept for finishing what "
+          + "was accepted; free some space, or shorten the retention of topics")
+      lowSpace.withLock { $0 = free >= limit ? nil : LowSpace(error: error, isCritical: free < limit / 4) }
     } catch {
       note(error)
     }

@@ -91,11 +91,11 @@ extension CommitLog {
   public func read(
     _ partition: TopicPartition, from offset: Int64, maxBytes: Int,
     completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
-  ) { read(partition, from: offset, maxBytes: maxBytes, searched: false, completion) }
+  ) { read(partition, from: offset, maxBytes: maxBytes, searched: nil, completion) }
 
-  /// `searched`: the index files have nothing from the offset on.
+  /// `searched`: the index files of segments before this position have nothing from the offset on.
   private func read(
-    _ partition: TopicPartition, from offset: Int64, maxBytes: Int, searched: Bool,
+    _ partition: TopicPartition, from offset: Int64, maxBytes: Int, searched: Int64?,
     _ completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
   ) {
     let plan = shared.withLock { shared -> Plan in
@@ -113,8 +113,9 @@ extension CommitLog {
         switch answer {
         case .result(let result): completion(result)
         case .replaced:
-          self.read(partition, from: offset, maxBytes: maxBytes, searched: false, completion)
-        case .nothing: self.read(partition, from: offset, maxBytes: maxBytes, searched: true, completion)
+          self.read(partition, from: offset, maxBytes: maxBytes, searched: nil, completion)
+        case .nothing(let searched):
+          self.read(partition, from: offset, maxBytes: maxBytes, searched: searched, completion)
         }
       }
       if !added { completion(.failure(.readerBusy)) }
@@ -150,7 +151,7 @@ extension LogError {
 extension CommitLog.SharedState {
   /// Answers from memory, or tells what to read from disk.
   mutating func plan(
-    _ partition: TopicPartition, from offset: Int64, maxBytes: Int, searched: Bool
+    _ partition: TopicPartition, from offset: Int64, maxBytes: Int, searched: Int64?
   ) throws(LogError) -> CommitLog.Plan {
     let (topic, number) = try state.find(partition)
     let bounds = state.topics[topic]!.partitions[number].bounds
@@ -160,12 +161,12 @@ extension CommitLog.SharedState {
     }
     let nothing = CommitLog.Plan.answer(.success(ReadResult(batches: [], bounds: bounds)))
     if offset == bounds.end { return nothing }
-    if !searched, offset < state.topics[topic]!.partitions[number].indexedFrom, !table.cold.isEmpty {
+    if searched != table.memoryFloor, offset < state.topics[topic]!.partitions[number].indexedFrom, !table.cold.isEmpty {
       diskReads += 1
       return .disk(
         DiskReader.Request(
           partition: partition, topic: TopicID(topic), offset: offset, maxBytes: maxBytes, bounds: bounds,
-          source: .cold(table.cold)))
+          source: .cold(table.cold, floor: table.memoryFloor)))
     }
     guard var place = state.topics[topic]!.partitions[number].index.place(of: offset) else { return nothing }
     var probe = place
@@ -177,7 +178,7 @@ extension CommitLog.SharedState {
     return .disk(
       DiskReader.Request(
         partition: partition, topic: TopicID(topic), offset: offset, maxBytes: maxBytes, bounds: bounds,
-        source: .located(locations, segments)))
+        source: .located(locations, segments, floor: table.memoryFloor)))
   }
 
   private mutating func cached(

@@ -25,13 +25,13 @@ extension CommitLog {
   /// Trims what is older or larger than its topic allows. Runs on the cleaner's thread; the trims are committed like
   /// everything else.
   func retain() {
-    let (limited, cold) = shared.withLock { ($0.limited(), $0.table.cold) }
+    let (limited, cold, floor) = shared.withLock { ($0.limited(), $0.table.cold, $0.table.memoryFloor) }
     var trims: [Operation.Trim] = []
     for partition in limited {
       do throws(SegmentIndexes.Fault) {
-        let start = min(try self.start(of: partition, cold), partition.claimed, partition.bounds.end)
+        let start = min(try self.start(of: partition, cold, floor), partition.claimed, partition.bounds.end)
         if start > partition.bounds.start {
-          trims.append(Operation.Trim(partition: partition.partition, start: start))
+          trims.append(Operation.Trim(partition: partition.partition, start: start, topic: partition.topic))
         }
       } catch {
         // A segment that was replaced just now is found by the next round.
@@ -54,21 +54,21 @@ extension CommitLog {
   }
 
   private func start(
-    of limited: Limited, _ cold: ArraySlice<Segment>
+    of limited: Limited, _ cold: ArraySlice<Segment>, _ floor: Int64
   ) throws(SegmentIndexes.Fault) -> Int64 {
     var start = limited.bounds.start
     if let age = limited.limits.retentionMilliseconds {
-      start = max(start, try offset(of: limited, at: clock.wallMilliseconds() - age, cold))
+      start = max(start, try offset(of: limited, at: clock.wallMilliseconds() - age, cold, floor))
     }
     if let size = limited.limits.retentionBytes, limited.bytes > UInt64(size) {
-      start = max(start, try offset(of: limited, after: limited.bytes - UInt64(size), cold))
+      start = max(start, try offset(of: limited, after: limited.bytes - UInt64(size), cold, floor))
     }
     return start
   }
 
   /// First offset of a batch that is not older than `timestamp`.
   private func offset(
-    of limited: Limited, at timestamp: Int64, _ cold: ArraySlice<Segment>
+    of limited: Limited, at timestamp: Int64, _ cold: ArraySlice<Segment>, _ floor: Int64
   ) throws(SegmentIndexes.Fault) -> Int64 {
     if limited.droppedTimestamp >= timestamp, limited.bounds.start < limited.indexedFrom {
       let search = ColdSearch(
@@ -76,14 +76,14 @@ extension CommitLog {
       if let found = try search.batch(at: timestamp) { return found.baseOffset }
     }
     return shared.withLock { shared in
-      guard let found = try? shared.state.partition(limited.partition) else { return limited.bounds.start }
+      guard let found = shared.unmoved(limited, floor) else { return limited.bounds.start }
       return found.index.firstLocation(at: timestamp)?.baseOffset ?? limited.bounds.end
     }
   }
 
   /// First offset of a batch before which there are `bytes` bytes, counted from the partition's first batch ever.
   private func offset(
-    of limited: Limited, after bytes: UInt64, _ cold: ArraySlice<Segment>
+    of limited: Limited, after bytes: UInt64, _ cold: ArraySlice<Segment>, _ floor: Int64
   ) throws(SegmentIndexes.Fault) -> Int64 {
     let before = limited.bytes - min(limited.knownBytes, limited.bytes)
     if bytes <= before {
@@ -92,8 +92,7 @@ extension CommitLog {
       if let found = try search.offset(after: bytes) { return found }
     }
     return shared.withLock { shared in
-      guard let found = try? shared.state.partition(limited.partition),
-        var place = found.index.place(of: limited.indexedFrom)
+      guard let found = shared.unmoved(limited, floor), var place = found.index.place(of: limited.indexedFrom)
       else { return limited.bounds.start }
       var sum = before
       while let location = found.index.next(&place) {
@@ -106,6 +105,13 @@ extension CommitLog {
 }
 
 extension CommitLog.SharedState {
+  /// The partition, if memory still knows the batches that it knew when the round began: what it forgot since was not
+  /// looked for in index files. The next round will.
+  fileprivate func unmoved(_ limited: CommitLog.Limited, _ floor: Int64) -> PublishedState.Partition? {
+    guard table.memoryFloor == floor, state.ids[limited.partition.topic] == limited.topic else { return nil }
+    return try? state.partition(limited.partition)
+  }
+
   fileprivate func limited() -> [CommitLog.Limited] {
     var limited: [CommitLog.Limited] = []
     for id in state.topics.indices {

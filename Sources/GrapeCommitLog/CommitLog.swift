@@ -32,7 +32,7 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   /// Touched by jobs of the cleaner only.
   let cleaning = Mutex(CleanerState())
   /// Why new records are refused; nil while there is space.
-  let lowSpace = Mutex<LogError?>(nil)
+  let lowSpace = Mutex<LowSpace?>(nil)
   /// pthread_self() of the thread that calls `assist()`; 0: none.
   let deputy = Atomic<UInt>(0)
 
@@ -50,6 +50,12 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     var closed = false
     var cachedReads: UInt64 = 0
     var diskReads: UInt64 = 0
+  }
+
+  struct LowSpace: Sendable {
+    var error: LogError
+    /// Not even work that is there goes on.
+    var isCritical: Bool
   }
 
   struct Ending {
@@ -174,8 +180,9 @@ public final class CommitLog: EventLog, @unchecked Sendable {
       return completion(.failure(error))
     }
     // What only brings new work is refused while the last space is kept for finishing the work that is there.
-    if transaction.offsets.isEmpty, !transaction.appends.isEmpty, let error = lowSpace.withLock({ $0 }) {
-      return completion(.failure(error))
+    // The very last is kept for giving up records, without which there would never be space again.
+    if !transaction.appends.isEmpty, let low = lowSpace.withLock({ $0 }), transaction.offsets.isEmpty || low.isCritical {
+      return completion(.failure(low.error))
     }
     let operation = Operation(.commit(transaction, completion))
     guard operation.bytes <= options.transactionBytes else {

@@ -10,6 +10,8 @@ struct CleaningPlan {
     /// False for a segment that was left empty because the group meant for it was too large. A rewritten one would claim
     /// a sequence, and there is nothing to gain.
     var hasGroups = true
+    /// It cannot be read whole: it stays as it is.
+    var isDamaged = false
   }
 
   /// Neighbours that are not worth rewriting by themselves are merged when there are so many of them.
@@ -45,13 +47,13 @@ struct CleaningPlan {
 
   func needsCleaning(_ candidate: Candidate) -> Bool {
     let weight = candidate.weight
-    if !candidate.hasGroups { return false }
+    if !candidate.hasGroups || candidate.isDamaged { return false }
     if weight.dead + weight.live == 0 { return !candidate.isCleaned }
     return weight.dead > 0 && Double(weight.dead) >= share * Double(weight.dead + weight.live)
   }
 
   /// Rewriting it costs little, or gains much.
   private func isMovable(_ candidate: Candidate) -> Bool {
-    needsCleaning(candidate) || (candidate.isCleaned && candidate.bytes < segmentBytes / 2)
+    needsCleaning(candidate) || (!candidate.isDamaged && candidate.isCleaned && candidate.bytes < segmentBytes / 2)
   }
 }

@@ -51,31 +51,56 @@ struct CompactionMap: Sendable {
 
   /// Leaves out records that later ones of the same key supersede, and old tombstones.
   ///
+  /// A tombstone goes only if the map knows it as the last record of its key: then all segments before it are rewritten
+  /// with the same map, and nothing that it covers is left.
+  ///
   /// - Parameters:
   ///   - expired: tombstones in this batch have been there long enough.
-  ///   - spared: set to true if a record stays only because a consumer has not had it yet.
+  ///   - kept: what stays although it should go.
   func compact(
     _ batch: ByteSlice, topic: TopicID, _ number: Int32, _ partition: Liveness.Partition, expired: Bool,
-    spared: inout Bool
+    kept: inout Kept
   ) throws(WireError) -> Outcome {
-    guard let keys = offsets[Place(topic: topic, partition: number)] else { return .unchanged }
-    var kept = false
+    let place = Place(topic: topic, partition: number)
+    guard let keys = offsets[place] else { return .unchanged }
+    var spared = false
+    var superseded: [[UInt8]] = []
+    let protected = kept.keys[topic]
     let filtered = try RecordBatch.filtering(batch, checkingCRC: true, limit: Self.unpackedLimit) { record in
-      guard let key = record.key else { return true }
+      guard let bytes = record.key else { return true }
       // The last record of a partition marks its end, whatever it is.
       if record.offset + 1 >= partition.end { return true }
-      let last = keys[[UInt8](key)] ?? record.offset
-      guard last > record.offset || (record.isTombstone && expired) else { return true }
-      if record.offset < partition.unconsumed { return false }
-      kept = true
+      let key = [UInt8](bytes)
+      guard let last = keys[key] else { return true }
+      let goes =
+        last > record.offset
+        || (last == record.offset && record.isTombstone && expired && protected?.contains(key) != true)
+      guard goes else { return true }
+      if record.offset < partition.unconsumed {
+        superseded.append(key)
+        return false
+      }
+      spared = true
       return true
     }
-    if kept { spared = true }
+    if spared { kept.spared = true }
     switch filtered {
     case .unchanged: return .unchanged
     case .empty: return .empty
-    // Compressed anew it may have grown; what is there already is the better choice then.
-    case .batch(let smaller): return smaller.count <= batch.count ? .batch(smaller) : .unchanged
+    case .batch(let smaller):
+      if smaller.count <= batch.count { return .batch(smaller) }
+      // Compressed anew it has grown, for which there may be no room. What stays in it must stay covered.
+      kept.spared = true
+      kept.keys[topic, default: []].formUnion(superseded)
+      return .unchanged
     }
+  }
+
+  /// What compaction had to leave.
+  struct Kept: Sendable {
+    /// Records stay that it would drop, had consumers had them or were there room.
+    var spared = false
+    /// Keys whose tombstones must stay, because something older does.
+    var keys: [TopicID: Set<[UInt8]>] = [:]
   }
 }

@@ -42,7 +42,9 @@ struct Liveness: Sendable {
   var claims: UInt64 {
     var sum: UInt64 = 0
     for topic in topics.values where topic.isCompacted {
-      for partition in topic.partitions { sum &+= UInt64(bitPattern: min(partition.unconsumed, partition.end)) }
+      for partition in topic.partitions where partition.unconsumed != .max {
+        sum &+= UInt64(bitPattern: min(partition.unconsumed, partition.end))
+      }
     }
     return sum
   }

@@ -11,14 +11,15 @@ struct SegmentRewriter: ~Copyable {
     var map: CompactionMap
     /// Tombstones of groups written before are dropped, milliseconds since 1970 UTC.
     var tombstonesBefore: Int64
+    var kept = CompactionMap.Kept()
   }
 
   /// A finished segment under a draft name.
   struct Rewritten {
     var header: SegmentHeader
     var index: [IndexFile.Part]
-    /// Records stay that compaction would drop had consumers had them.
-    var spared: Bool
+    /// What compaction had to leave.
+    var kept: CompactionMap.Kept
   }
 
   private struct Place: Hashable {
@@ -58,8 +59,8 @@ struct SegmentRewriter: ~Copyable {
   private var dropped: Set<Place> = []
   private var deadTopics: [TopicID: (name: String, TopicConfiguration)] = [:]
   private var droppedTopic: TopicID = 0
-  private var spared = false
-  private var created: Set<TopicID> = []
+  private var kept: CompactionMap.Kept
+  private var lostDeletions: [TopicID] = []
 
   /// - Parameter file: an empty file for the result.
   init(
@@ -70,6 +71,9 @@ struct SegmentRewriter: ~Copyable {
     self.identity = identity
     self.liveness = liveness
     self.compaction = compaction
+    kept = compaction?.kept ?? CompactionMap.Kept()
+    // Of this segment.
+    kept.spared = false
     path = file.path
   }
 
@@ -78,11 +82,20 @@ struct SegmentRewriter: ~Copyable {
   // MARK: Reading
 
   /// Takes over what is wanted of a segment.
-  mutating func add(_ segment: SegmentHeader, _ source: any SegmentFile) throws(LogError) {
+  ///
+  /// - Parameter first: sequence that its first group has if it is as the writer made it. All of them must be there: a
+  ///   segment that ends early would pass for one that held no more.
+  mutating func add(_ segment: Segment, first: UInt64, _ source: any SegmentFile) throws(LogError) {
     let scanner = try SegmentScanner(file: source, base: segment.base)
+    var expected = first
     while true {
       switch try scanner.next() {
       case .group(let header, let bytes, let offset):
+        guard segment.header.cleaned != nil || header.sequence == expected else {
+          throw LogError(
+            .corrupt, "\(source.path): the group at byte \(offset) has sequence \(header.sequence), not \(expected)")
+        }
+        expected = header.sequence + 1
         do throws(WireError) {
           try add(header, bytes)
         } catch {
@@ -91,7 +104,14 @@ struct SegmentRewriter: ~Copyable {
             "\(source.path): the group at byte \(offset) makes no sense: \(error.message); run grape log verify")
         }
         if buffer.count >= Self.pieceBytes { try flush() }
-      case .end: return
+      case .end:
+        guard segment.header.cleaned != nil || expected == segment.lastSequence + 1 else {
+          throw LogError(
+            .corrupt,
+            "\(source.path): ends with sequence \(expected - 1) where \(segment.lastSequence) was the last; run grape "
+              + "log verify")
+        }
+        return
       case .bad(let reason):
         throw LogError(
           .corrupt, "\(source.path): damaged at byte \(scanner.offset) (\(reason)); run grape log verify")
@@ -166,7 +186,7 @@ struct SegmentRewriter: ~Copyable {
     guard let compaction, liveness.isCompacted(topic) else { return keep(batch, raw, place, header) }
     let outcome = try compaction.map.compact(
       ByteSlice(copying: batch), topic: topic, number, partition, expired: groupTime < compaction.tombstonesBefore,
-      spared: &spared)
+      kept: &kept)
     switch outcome {
     case .unchanged: keep(batch, raw, place, header)
     case .empty: dropped.insert(place)
@@ -240,8 +260,10 @@ struct SegmentRewriter: ~Copyable {
       UnsafeRawBufferPointer(start: storage.base, count: bytes).part(
         GroupHeader.byteCount, bytes - GroupHeader.byteCount))
     withExtendedLifetime(storage) {}
-    created.insert(id)
   }
+
+  /// Deletes a topic at the segment's end: its deletion was lost.
+  mutating func delete(_ id: TopicID) { lostDeletions.append(id) }
 
   /// The partition's state is told at the segment's end, whatever was added.
   mutating func state(topic: TopicID, partition: Int32) {
@@ -287,10 +309,10 @@ struct SegmentRewriter: ~Copyable {
     let header = SegmentHeader(
       identity: identity, base: base, capacity: capacity, created: now,
       cleaned: SegmentHeader.Cleaned(
-        sequences: sequences, end: written, compacted: compacted && !spared, generation: generation & 0xff_ffff))
+        sequences: sequences, end: written, compacted: compacted && !kept.spared, generation: generation & 0xff_ffff))
     try header.write(to: file)
     try file.synchronize()
-    return Rewritten(header: header, index: index(parts), spared: spared)
+    return Rewritten(header: header, index: index(parts), kept: kept)
   }
 
   private func index(_ parts: [IndexFile.Part]) -> [IndexFile.Part] {
@@ -305,6 +327,7 @@ struct SegmentRewriter: ~Copyable {
   private mutating func summarise(_ parts: [IndexFile.Part], keepsDeletions: Bool) {
     var bytes = deadTopics.values.reduce(0) { $0 + EntryEncoder.topicBytes(name: $1.name) }
     bytes += EntryEncoder.topicIDsBytes + deletedGroups.reduce(0) { $0 + EntryEncoder.groupBytes($1) }
+    bytes += lostDeletions.count * EntryEncoder.topicDeletedBytes
     bytes += (starts.count + dropped.count) * EntryEncoder.partitionStateBytes
     for (place, committed) in offsets { bytes += EntryEncoder.offsetBytes(commit(place, committed)) }
     let storage = ByteStorage(capacity: GroupHeader.byteCount + bytes)
@@ -332,6 +355,7 @@ struct SegmentRewriter: ~Copyable {
     for (place, committed) in offsets.sorted(by: Self.precedes) where liveness.exists(place.place.topic) {
       encoder.offset(topic: place.place.topic, commit(place, committed))
     }
+    for id in lostDeletions { encoder.topicDeleted(id) }
     entries.bytes(
       UnsafeRawBufferPointer(start: storage.base, count: encoder.count).part(
         GroupHeader.byteCount, encoder.count - GroupHeader.byteCount))

@@ -120,10 +120,8 @@ extension CommitLog {
     let (start, begun) = try storage.newestCheckpoint() ?? (0, StateRebuilder())
     var rebuilder = begun
     var cursor = GroupCursor(storage: storage, from: start)
-    var last: SegmentHeader?
     while let (header, bytes, offset) = try cursor.next() {
-      if let last, last.base != cursor.segment.base { rebuilder.leave(last) }
-      last = cursor.segment
+      for segment in cursor.takePassed() { rebuilder.leave(segment) }
       try rebuilder.apply(header, bytes, of: cursor.segment, path: cursor.path, offset: offset)
     }
     let state = rebuilder.state

@@ -12,6 +12,8 @@ struct GroupCursor: ~Copyable {
   private var sequence: UInt64 = 0
   /// Bytes of groups seen.
   private(set) var bytesRead: Int64 = 0
+  /// Segments left behind since the last call of `takePassed`, those without groups too.
+  private var passed: [SegmentHeader] = []
   /// What stands behind the last group, if it is not zeros: a torn write, or one under way.
   private(set) var tail: String?
 
@@ -73,9 +75,16 @@ struct GroupCursor: ~Copyable {
       }
       throw LogError(.corrupt, "\(scanner!.file.path): damaged at byte \(place) (\(reason)); run grape log verify")
     }
+    passed.append(scanner!.header)
     scanner!.file.close()
     scanner = nil
     return true
+  }
+
+  /// Segments that were left behind since the last call.
+  mutating func takePassed() -> [SegmentHeader] {
+    defer { passed = [] }
+    return passed
   }
 
   private mutating func openNext() throws(LogError) -> Bool {

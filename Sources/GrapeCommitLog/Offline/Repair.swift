@@ -84,6 +84,8 @@ struct Repair {
     var ends: [Place: IndexFile.Part] = [:]
     /// Topics to make at its beginning, because their creation was lost here or before.
     var creations: [(id: TopicID, name: String, TopicConfiguration)] = []
+    /// Topics to delete at its end, because their deletion was lost here or before.
+    var deletions: [TopicID] = []
 
     var isDamaged: Bool { !reasons.isEmpty }
   }
@@ -96,6 +98,7 @@ struct Repair {
   private var unknownTopics: [TopicID: (partitions: Int32, stretch: Int)] = [:]
   private var ends: [Place: IndexFile.Part] = [:]
   private var sequence: UInt64 = 0
+  private var unknownKind: UInt8?
 
   init(_ storage: any SegmentStorage) { self.storage = storage }
 
@@ -109,17 +112,22 @@ struct Repair {
       done += stretches[place].upperBound - stretches[place].base
       progress(done, total)
     }
+    if let unknownKind {
+      throw LogError(
+        .unsupportedFormat,
+        "\(storage.directory): an entry of kind \(unknownKind), unknown to this program: use a newer one")
+    }
     let checkpoint = (try? storage.newestCheckpoint()) ?? nil
     if let checkpoint { learnEnds(from: checkpoint) }
     nameUnknownTopics(checkpoint?.rebuilder)
     let damaged = stretches.indices.filter { stretches[$0].isDamaged }
     if apply, !damaged.isEmpty {
-      for place in damaged { try rewrite(place) }
-      // They describe segments that are no more; the next start makes them anew.
+      // They describe segments that will be no more; the next start makes them anew.
       for name in try storage.list() where name.hasSuffix(".index") || name.hasSuffix(".checkpoint") {
         try storage.remove(name)
       }
       try storage.synchronizeDirectory()
+      for place in damaged { try rewrite(place) }
     }
     for place in damaged {
       let stretch = stretches[place]
@@ -278,8 +286,15 @@ struct Repair {
 
   private mutating func take(_ entry: Entry, _ group: UnsafeRawBufferPointer, _ place: Int) {
     switch entry {
-    case .topicCreated(let id, let name, let configuration): topics[id] = (name, configuration.partitions)
+    case .topicCreated(let id, let name, let configuration):
+      // Its name is free again: the deletion of the topic that had it is lost.
+      for (old, topic) in topics where topic.name == name && old != id {
+        topics[old] = nil
+        if let damaged = stretches[..<place].lastIndex(where: \.isDamaged) { stretches[damaged].deletions.append(old) }
+      }
+      topics[id] = (name, configuration.partitions)
     case .topicDeleted(let id):
+      meet(id, 0, place)
       topics[id] = nil
       ends = ends.filter { $0.key.topic != id }
     case .append(let topic, let partition, let baseOffset, let range):
@@ -303,7 +318,9 @@ struct Repair {
       meet(topic, partition, place)
       note(Place(topic: topic, partition: partition), end: start, timestamp: .min, bytes: 0)
     case .offsetCommit(let topic, let partition, _, _): meet(topic, partition, place)
-    case .topicAltered, .topicIDs, .groupDeleted, .unknown: break
+    case .topicAltered(let id, _, let configuration): meet(id, configuration.partitions - 1, place)
+    case .unknown(let kind, _): unknownKind = kind
+    case .topicIDs, .groupDeleted: break
     }
   }
 
@@ -378,7 +395,8 @@ struct Repair {
     defer { target.close() }
     var rewriter = SegmentRewriter(
       into: target, base: stretch.base, identity: identity!, liveness: .everything, compaction: nil)
-    let before = stretches[..<place].compactMap(\.lastSequence).last ?? 0
+    let before =
+      stretches[..<place].compactMap { $0.header?.cleaned?.sequences.upperBound ?? $0.lastSequence }.last ?? 0
     let after = stretches[(place + 1)...].compactMap { $0.header?.cleaned?.sequences.lowerBound ?? $0.firstSequence }
       .first
     let first = stretch.header?.cleaned?.sequences.lowerBound ?? before + 1
@@ -402,6 +420,7 @@ struct Repair {
       parts[key] = part
       rewriter.state(topic: key.topic, partition: key.partition)
     }
+    for id in stretch.deletions { rewriter.delete(id) }
     _ = try rewriter.finish(
       base: stretch.base, capacity: stretch.upperBound - stretch.base, generation: 1,
       parts: parts.values.sorted { $0.key < $1.key }, sequences: first...last, compacted: false, now: 0)

@@ -138,6 +138,10 @@ struct Verification {
       if let (header, other) = try storage.segment(covering: base), header.base < base {
         other.close()
         nextBase = max(nextBase, header.upperBound)
+        // What was between is in a file that came too late for this run.
+        sequence = nil
+        partial = true
+        for id in topics.keys { topics[id]!.next = topics[id]!.next.map { _ in nil } }
         return
       }
       throw error

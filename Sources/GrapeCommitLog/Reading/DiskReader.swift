@@ -18,16 +18,16 @@ final class DiskReader: @unchecked Sendable {
   /// Where the batches are.
   enum Source: Sendable {
     /// Known from memory: each batch with its segment.
-    case located([PartitionIndex.Location], [Segment])
+    case located([PartitionIndex.Location], [Segment], floor: Int64)
     /// To be looked up in the indexes of these segments.
-    case cold(ArraySlice<Segment>)
+    case cold(ArraySlice<Segment>, floor: Int64)
   }
 
   /// What came of a request.
   enum Answer {
     case result(Result<ReadResult, LogError>)
-    /// The segments hold nothing from the offset on: what memory knows comes next.
-    case nothing
+    /// The segments before this position hold nothing from the offset on: what memory knows comes next.
+    case nothing(searched: Int64)
     /// A segment was replaced by a cleaned one meanwhile: look again.
     case replaced
   }
@@ -80,10 +80,10 @@ final class DiskReader: @unchecked Sendable {
     do throws(SegmentIndexes.Fault) {
       var batches: [LogBatch] = []
       switch request.source {
-      case .located(let locations, let segments): try read(locations, segments, request, into: &batches)
-      case .cold(let segments): try lookUp(segments, request, into: &batches)
+      case .located(let locations, let segments, _): try read(locations, segments, request, into: &batches)
+      case .cold(let segments, _): try lookUp(segments, request, into: &batches)
       }
-      return batches.isEmpty ? .nothing : .result(.success(ReadResult(batches: batches, bounds: request.bounds)))
+      return batches.isEmpty ? .nothing(searched: request.source.floor) : .result(.success(ReadResult(batches: batches, bounds: request.bounds)))
     } catch {
       switch error {
       case .replaced: return .replaced
@@ -206,5 +206,14 @@ final class DiskReader: @unchecked Sendable {
     files[segment.key] = (segment, file)
     uses.append(segment.key)
     return file
+  }
+}
+
+extension DiskReader.Source {
+  /// Up to which position index files were to be asked when the request was made.
+  var floor: Int64 {
+    switch self {
+    case .located(_, _, let floor), .cold(_, let floor): floor
+    }
   }
 }

@@ -27,13 +27,15 @@ struct IndexBuilder {
 
   /// Reads a whole segment. Errors: `corrupt` where it does not check out; `failed`.
   static func parts(
-    of header: SegmentHeader, _ file: any SegmentFile, after parts: [IndexFile.Part]
+    of segment: Segment, _ file: any SegmentFile, after parts: [IndexFile.Part]
   ) throws(LogError) -> [IndexFile.Part] {
     var builder = IndexBuilder(after: parts)
-    let scanner = try SegmentScanner(file: file, base: header.base)
+    let scanner = try SegmentScanner(file: file, base: segment.base)
+    var sequence: UInt64?
     while true {
       switch try scanner.next() {
       case .group(let group, let bytes, let offset):
+        sequence = group.sequence
         do throws(EntryDecoder.Malformed) {
           var decoder = EntryDecoder(group: bytes)
           while let entry = try decoder.next() { builder.add(entry, position: group.position, bytes) }
@@ -42,7 +44,15 @@ struct IndexBuilder {
             .corrupt,
             "\(file.path): the group at byte \(offset) makes no sense at byte \(error.offset): \(error.reason)")
         }
-      case .end: return builder.parts()
+      case .end:
+        // A segment that ends early would pass for one that held no more.
+        if segment.header.cleaned == nil, let sequence, sequence != segment.lastSequence {
+          throw LogError(
+            .corrupt,
+            "\(file.path): ends with sequence \(sequence) where \(segment.lastSequence) was the last; run grape log verify"
+          )
+        }
+        return builder.parts()
       case .bad(let reason):
         throw LogError(.corrupt, "\(file.path): damaged at byte \(scanner.offset) (\(reason)); run grape log verify")
       }

@@ -204,7 +204,7 @@ final class SegmentIndexes: Sendable {
       let file = try open(segment)
       defer { file.close() }
       do throws(LogError) {
-        parts = try IndexBuilder.parts(of: segment.header, file, after: parts)
+        parts = try IndexBuilder.parts(of: segment, file, after: parts)
       } catch {
         throw .failed(error)
       }
@@ -231,9 +231,19 @@ final class SegmentIndexes: Sendable {
 }
 
 extension SegmentStorage {
+  /// Removes a file that may be gone already: several threads clear up.
+  func removeIfThere(_ name: String) throws(LogError) {
+    guard try list().contains(name) else { return }
+    do throws(LogError) {
+      try remove(name)
+    } catch {
+      if try list().contains(name) { throw error }
+    }
+  }
+
   /// Creates the file `name`, or makes it anew, with `bytes` in it. Not synchronised.
   func write(_ bytes: ByteSlice, to name: String) throws(LogError) {
-    if try list().contains(name) { try remove(name) }
+    try removeIfThere(name)
     let file = try create(name)
     defer { file.close() }
     try bytes.withUnsafeBytes { bytes throws(LogError) in try file.write(bytes, at: 0) }

@@ -39,11 +39,26 @@ struct Recovery {
     names.removeAll { $0.hasSuffix(".tmp") }
     let catalog = try SegmentCatalog(storage, names: names)
     for base in catalog.leftovers { try remove(base, names) }
+    try removeOrphans(catalog, names)
     var opened =
       try catalog.segments.isEmpty ? create(newIdentity()) : recover(catalog, names)
     report.milliseconds = (clock.monotonicNanoseconds() - began) / 1_000_000
     opened.report = report
     return opened
+  }
+
+  /// Indexes and checkpoints without a segment: of one that was merged, or of another history.
+  private func removeOrphans(_ catalog: SegmentCatalog, _ names: [String]) throws(LogError) {
+    let bases = Set(catalog.segments.map(\.base))
+    for name in names {
+      if let base = Checkpoint.base(ofFile: name), !bases.contains(base), !catalog.leftovers.contains(base) {
+        try storage.remove(name)
+      } else if name.hasSuffix(".index"), let base = SegmentHeader.base(ofFile: String(name.dropLast(6)) + ".log"),
+        !bases.contains(base), !catalog.leftovers.contains(base)
+      {
+        try storage.remove(name)
+      }
+    }
   }
 
   private func remove(_ base: Int64, _ names: [String]) throws(LogError) {
@@ -186,16 +201,25 @@ struct Recovery {
     var parts = IndexFile.parts(of: rebuilder.state.snapshot(sequence: rebuilder.sequence))
     let pages = touched.map { rebuilder.state.pages($0.topic, $0.partition, segment: segment.base) }
     IndexFile.fill(&parts, zip(touched, pages))
-    try storage.write(IndexFile.encode(parts, of: segment), to: name + ".tmp")
-    try storage.replace(name, with: name + ".tmp")
+    try accelerate(IndexFile.encode(parts, of: segment), name)
   }
 
   private func keepCheckpoint(before base: Int64, _ identity: LogIdentity, _ names: [String]) throws(LogError) {
     let name = Checkpoint.fileName(base: base)
     if base == 0 || report.checkpoint == base { return }
     let snapshot = rebuilder.state.snapshot(sequence: rebuilder.sequence)
-    try storage.write(Checkpoint.encode(snapshot, base: base, identity: identity), to: name + ".tmp")
-    try storage.replace(name, with: name + ".tmp")
+    try accelerate(Checkpoint.encode(snapshot, base: base, identity: identity), name)
+  }
+
+  /// Writes a file that can be made anew at any time: a full disk is no reason not to start.
+  private func accelerate(_ bytes: ByteSlice, _ name: String) throws(LogError) {
+    do throws(LogError) {
+      try storage.write(bytes, to: name + ".tmp")
+      try storage.replace(name, with: name + ".tmp")
+    } catch {
+      guard error.code == .noSpace else { throw error }
+      try storage.removeIfThere(name + ".tmp")
+    }
   }
 
   // MARK: The torn end

@@ -138,11 +138,13 @@ final class GroupWriter {
     _ trims: [Operation.Trim], _ encoder: inout EntryEncoder, _ group: inout Group
   ) throws(LogError) {
     for trim in trims {
-      let end = try catalog.find(trim.partition).next[Int(trim.partition.partition)]
+      let topic = try catalog.find(trim.partition)
+      let end = topic.next[Int(trim.partition.partition)]
       try PartitionBounds(start: 0, end: end).checkTrim(to: trim.start, of: trim.partition)
     }
     for trim in trims {
       let topic = try catalog.find(trim.partition)
+      if let meant = trim.topic, meant != topic.id { continue }
       encoder.trimmed(topic: topic.id, partition: trim.partition.partition, start: trim.start)
       group.changes.append(.trimmed(topic: topic.id, partition: trim.partition.partition, start: trim.start))
     }

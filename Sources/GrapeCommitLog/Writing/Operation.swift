@@ -17,6 +17,8 @@ struct Operation: Sendable {
     var partition: TopicPartition
     /// First offset that stays.
     var start: Int64
+    /// The topic that is meant, should another have taken its name meanwhile; nil: whichever has it.
+    var topic: TopicID?
   }
 
   let body: Body
@@ -27,7 +29,8 @@ struct Operation: Sendable {
     self.body = body
     switch body {
     case .commit(let transaction, _):
-      var bytes = 0
+      // Also an empty one takes memory while it waits.
+      var bytes = 64
       for append in transaction.appends { bytes += EntryEncoder.appendBytes(batch: append.batch.count) }
       for commit in transaction.offsets { bytes += EntryEncoder.offsetBytes(commit) }
       self.bytes = bytes

@@ -94,7 +94,7 @@ final class SegmentPreparer: Sendable {
   private func build(base: Int64, capacity: Int64) throws(LogError) -> Prepared {
     if try storage.list().contains(Self.draftName) { try storage.remove(Self.draftName) }
     let draft = try storage.create(Self.draftName)
-    do {
+    do throws(LogError) {
       try draft.preallocate(to: capacity)
       let header = SegmentHeader(
         identity: identity, base: base, capacity: capacity, created: clock.wallMilliseconds())
@@ -103,8 +103,14 @@ final class SegmentPreparer: Sendable {
       draft.close()
       let name = SegmentHeader.fileName(base: base)
       try storage.rename(Self.draftName, to: name)
-      try storage.synchronizeDirectory()
-      return Prepared(file: try storage.open(name, writable: true), header: header)
+      do throws(LogError) {
+        try storage.synchronizeDirectory()
+        return Prepared(file: try storage.open(name, writable: true), header: header)
+      } catch {
+        // Or it would be in the way of the next attempt.
+        try? storage.remove(name)
+        throw error
+      }
     } catch {
       draft.close()
       // Its blocks may be the last ones; if it cannot be removed now, the next attempt or start does it.
