@@ -92,9 +92,9 @@ extension Simulation {
       }
       if let wrong = model.damaged(found: found) { throw Wrong(message: "a damaged log lost more than its end: \(wrong)") }
     }
+    // The file is restored from a backup, unless the damage was cut off.
+    if cuts.isEmpty { flip(bit) }
     _ = try close(quietly: true)
-    // The file is restored from a backup.
-    if found.isDamaged { flip(bit) }
     return difference == nil
   }
 }
