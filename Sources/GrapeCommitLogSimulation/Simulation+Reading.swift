@@ -196,11 +196,11 @@ extension Simulation {
       let answer = ask { log.read(partition, from: offset, maxBytes: 1 << 20, completion: $0) }
       switch answer {
       case .success(let result):
-        guard let last = result.batches.last, last.lastOffset >= offset else {
+        guard result.nextOffset > offset else {
           throw Wrong(message: "read of \(partition) from \(offset): nothing, of \(bounds)")
         }
         batches += result.batches
-        offset = last.lastOffset + 1
+        offset = result.nextOffset
       case .failure(let error) where damaged && error.code == .corrupt:
         return (FoundLog.Partition(bounds: bounds, batches: batches), false)
       case .failure(let error): throw Wrong(message: "read of \(partition) from \(offset): \(error)")

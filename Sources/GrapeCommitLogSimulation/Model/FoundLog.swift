@@ -14,6 +14,9 @@ struct FoundLog {
   var groups: [String: [TopicPartition: CommittedOffset]]
   /// Something could not be read, and readers were told that it is damaged.
   var isDamaged = false
+  /// The end of the log was cut off. Segments before it may have been cleaned of what only the end declared dead: a topic
+  /// that was deleted there is back, without records that were freed meanwhile.
+  var isCut = false
 }
 
 extension ModelState {
@@ -38,11 +41,15 @@ extension ModelState {
       for (number, partition) in topic.partitions.enumerated() {
         let there = found.partitions[place].batches
         place += 1
-        if !found.isDamaged && there.count != partition.batches.count {
+        if !found.isDamaged && !found.isCut && there.count != partition.batches.count {
           return "\(topic.name)/\(number) has \(there.count) batches, expected \(partition.batches.count)"
         }
-        if let difference = partition.difference(from: there[...], at: partition.first) {
-          return "\(topic.name)/\(number): \(difference)"
+        let pieces = found.isCut ? there.indices.map { there[$0...$0] } : [there[...]]
+        for piece in pieces {
+          let first = found.isCut ? partition.batchNumber(of: piece.first!.baseOffset) : partition.first
+          if let difference = partition.difference(from: piece, at: first) {
+            return "\(topic.name)/\(number): \(difference)"
+          }
         }
       }
     }
