@@ -29,6 +29,9 @@ extension Simulation {
     case .createTopic(let name, let configuration):
       log.createTopic(name, configuration: configuration) { box.value($0.map { .topicChange }) }
     case .deleteTopic(let name): log.deleteTopic(name) { box.value($0.map { .topicChange }) }
+    case .deleteRecords(let partition, let offset):
+      log.deleteRecords(of: partition, before: offset) { box.value($0.map { .topicChange }) }
+    case .deleteGroup(let name): log.deleteGroup(name) { box.value($0.map { .topicChange }) }
     }
     if operation.answer == .none && !directory.hasDied {
       model.accepted(operation)
@@ -97,6 +100,18 @@ extension Simulation {
     submit(
       .createTopic(random.pick(Self.topicNames), TopicConfiguration(partitions: Int32(1 + random.below(3)))))
   }
+
+  /// Gives up records, mostly many.
+  func deleteRecords() {
+    let partition = anyPartition()
+    let bounds = model.latest.partition(partition)?.bounds ?? PartitionBounds(start: 0, end: 0)
+    let offset =
+      random.chance(1, in: 6)
+      ? bounds.end + Int64(random.below(3)) : bounds.start + Int64(random.below(Int(bounds.end - bounds.start) + 1))
+    submit(.deleteRecords(partition, before: offset))
+  }
+
+  func deleteGroup() { submit(.deleteGroup(random.pick(Self.groupNames))) }
 
   func deleteTopic() { submit(.deleteTopic(random.pick(Self.topicNames))) }
 }

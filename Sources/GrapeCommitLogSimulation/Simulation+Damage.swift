@@ -82,7 +82,7 @@ extension Simulation {
 
   /// Compares a log that opened although a bit had turned over with the model, and closes it.
   private func isWhole(_ bit: Bit, _ cuts: [RecoveryReport.Cut], _ noticed: Bool) throws(Wrong) -> Bool {
-    let found = try readEverything(damaged: true)
+    var found = try readEverything(damaged: true)
     if found.isDamaged && !noticed { throw Wrong(message: "\(bit) turned over: a reader notices, verify does not") }
     let difference = model.visible.difference(from: found)
     if let difference {
@@ -90,13 +90,12 @@ extension Simulation {
       guard cuts.contains(where: { $0.file.hasSuffix(bit.file) }) else {
         throw Wrong(message: "damage went unnoticed: \(difference)")
       }
-      if let wrong = model.damaged(found: found) {
-        throw Wrong(message: "a damaged log lost more than its end: \(wrong)")
-      }
+      found.isCut = true
+      if let wrong = model.damaged(found: found) { throw Wrong(message: "a damaged log lost more than its end: \(wrong)") }
     }
+    // The file is restored from a backup, unless the damage was cut off.
+    if cuts.isEmpty { flip(bit) }
     _ = try close(quietly: true)
-    // The file is restored from a backup.
-    if found.isDamaged { flip(bit) }
     return difference == nil
   }
 }

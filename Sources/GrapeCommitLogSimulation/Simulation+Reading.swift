@@ -6,7 +6,7 @@ extension Simulation {
   func read() {
     guard let log else { return }
     let partition = anyPartition(in: model.visible)
-    let expected = model.visible.find(partition).map { model.visible.topics[$0.topic].partitions[$0.partition] }
+    let expected = visible(partition)
     var offset = Int64(random.below(3))
     if case .success(let expected) = expected {
       let bounds = expected.bounds
@@ -27,7 +27,12 @@ extension Simulation {
       pendingReads -= 1
       if case .failure = result { summary.failedReads += 1 }
       // Only what fails while it reads is an excuse.
-      if let wrong = difference(result, expected, offset, maxBytes, queueFull, disk.faults > faults) {
+      if case .failure(let error) = result, isExcused(error, queueFull, disk.faults > faults) { return }
+      // A segment may be replaced while it is read: then the read begins again, and sees what there is by then.
+      if let wrong = difference(result, expected, offset, maxBytes),
+        difference(result, visible(partition), offset, maxBytes) != nil,
+        difference(result, between(result, partition), offset, maxBytes) != nil
+      {
         model.report("read of \(partition) from \(offset): \(wrong)")
       }
     }
@@ -37,9 +42,8 @@ extension Simulation {
   /// What is wrong with a read's answer; nil if nothing is.
   private func difference(
     _ result: Result<ReadResult, LogError>, _ expected: Result<ModelState.Partition, LogError>, _ offset: Int64,
-    _ maxBytes: Int, _ queueFull: Bool, _ diskFailed: Bool
+    _ maxBytes: Int
   ) -> String? {
-    if case .failure(let error) = result, isExcused(error, queueFull, diskFailed) { return nil }
     switch (result, expected) {
     case (.failure(let error), .failure(let other)):
       return error.code == other.code ? nil : "\(error), expected \(other.code)"
@@ -64,9 +68,7 @@ extension Simulation {
     guard let log, !closing else { return }
     let partition = anyPartition(in: model.visible)
     let timestamp = clock.wallMilliseconds + Int64(random.within(-30_000...100))
-    let expected = model.visible.find(partition).map {
-      model.visible.topics[$0.topic].partitions[$0.partition].offset(at: timestamp)
-    }
+    let expected = visible(partition).map { $0.offsets(at: timestamp) }
     let queueFull = isReaderBusy
     let faults = disk.faults
     note("  offset of \(partition) at \(timestamp)")
@@ -80,11 +82,29 @@ extension Simulation {
         summary.failedReads += 1
         if isExcused(error, queueFull, disk.faults > faults) { return }
       }
-      if !same(result, expected) {
+      // A segment may be replaced while it is searched: then the search begins again.
+      let now = visible(partition).map { $0.offsets(at: timestamp) }
+      if !isWithin(result, expected) && !isWithin(result, now) {
         model.report("offset of \(partition) at \(timestamp): \(result), expected \(expected)")
       }
     }
     log.offset(of: partition, at: timestamp) { box.value($0) }
+  }
+
+  /// What readers see of a partition now.
+  private func visible(_ partition: TopicPartition) -> Result<ModelState.Partition, LogError> {
+    model.visible.find(partition).map { model.visible.topics[$0.topic].partitions[$0.partition] }
+  }
+
+  /// What readers saw of a partition when it ended where `result` says.
+  private func between(
+    _ result: Result<ReadResult, LogError>, _ partition: TopicPartition
+  ) -> Result<ModelState.Partition, LogError> {
+    let now = visible(partition)
+    guard case .success(let answer) = result, case .success(let partition) = now,
+      let earlier = partition.earlier(end: answer.bounds.end)
+    else { return now }
+    return .success(earlier)
   }
 
   private var isReaderBusy: Bool {
@@ -178,11 +198,11 @@ extension Simulation {
       let answer = ask { log.read(partition, from: offset, maxBytes: 1 << 20, completion: $0) }
       switch answer {
       case .success(let result):
-        guard let last = result.batches.last, last.lastOffset >= offset else {
+        guard result.nextOffset > offset else {
           throw Wrong(message: "read of \(partition) from \(offset): nothing, of \(bounds)")
         }
         batches += result.batches
-        offset = last.lastOffset + 1
+        offset = result.nextOffset
       case .failure(let error) where damaged && error.code == .corrupt:
         return (FoundLog.Partition(bounds: bounds, batches: batches), false)
       case .failure(let error): throw Wrong(message: "read of \(partition) from \(offset): \(error)")
@@ -224,6 +244,16 @@ extension Simulation {
     for queue in threads.queues where queue.name == name {
       while threads.step(queue) {}
     }
+  }
+}
+
+private func isWithin(
+  _ result: Result<Int64, LogError>, _ expected: Result<ClosedRange<Int64>, LogError>
+) -> Bool {
+  switch (result, expected) {
+  case (.success(let value), .success(let range)): range.contains(value)
+  case (.failure(let error), .failure(let other)): error.code == other.code
+  default: false
   }
 }
 

@@ -94,7 +94,7 @@ package final class Simulation: @unchecked Sendable {
       traced = []
       disk.trace = { [unowned self] text in self.note("    \(text)") }
     }
-    disk.interlude = { [unowned self] in self.interlude() }
+    disk.interlude = { [unowned self] subject in self.interlude(subject) }
   }
 
   /// Breaks the circles of references between the log and its threads.
@@ -179,6 +179,8 @@ package final class Simulation: @unchecked Sendable {
     case .commitBadly: commitBadly()
     case .createTopic: createTopic()
     case .deleteTopic: deleteTopic()
+    case .deleteRecords: deleteRecords()
+    case .deleteGroup: deleteGroup()
     case .read: read()
     case .readByTime: readByTime()
     case .lookAround: lookAround()
@@ -229,7 +231,7 @@ package final class Simulation: @unchecked Sendable {
   }
 
   /// While one thread waits for the disk, others go on.
-  private func interlude() {
+  private func interlude(_ subject: String) {
     guard !undisturbed, random.chance(1, in: 10) else { return }
     undisturbed = true
     summary.interludes += 1
@@ -239,16 +241,30 @@ package final class Simulation: @unchecked Sendable {
       meanwhile = false
     }
     note("  meanwhile")
-    let reading = threads.running.contains(.queue("log-reader"))
     switch random.below(8) {
     case 0, 1: commit(partitions: 1, records: 2, size: 50)
     case 2: read()
     case 3: lookAround()
     case 4: watch()
-    case 5: if reading { _ = threads.stepWriter() } else { stepQueue("log-reader") }
-    // Whoever prepares a segment holds the lock that the writer may need.
-    case 6: if reading { stepQueue("log-segments") }
+    case 5, 6: stepMeanwhile(subject)
     default: readByTime()
+    }
+  }
+
+  /// A step of a thread that does not need a lock which the one in the middle of a step may hold: on real threads it would wait.
+  private func stepMeanwhile(_ subject: String) {
+    switch threads.running.last {
+    case nil, .writer: stepQueue(random.pick(["log-reader", "log-cleaner"]))
+    case .queue("log-reader"): _ = threads.stepWriter()
+    case .queue("log-cleaner"):
+      // The file gets its name under a lock that readers need.
+      if subject.contains(".clean.tmp"), !subject.contains(" with "), random.chance(1, in: 2) {
+        stepQueue("log-reader")
+      } else {
+        _ = threads.stepWriter()
+      }
+    // Whoever prepares a segment holds the lock that the writer may need.
+    case .queue: break
     }
   }
 }

@@ -1,7 +1,7 @@
 /// What may happen next in a simulation.
 enum SimulationStep: Int, CaseIterable {
   case commitSmall, commitLarge, commitHuge, commitMany, commitOffsets, commitBadly
-  case createTopic, deleteTopic
+  case createTopic, deleteTopic, deleteRecords, deleteGroup
   case read, readByTime, lookAround, checkEverything, verify
   case watch, cancelWatch
   case stepWriter, stepReader, stepHousekeeper, stepCleaner, tick
@@ -21,6 +21,8 @@ enum SimulationStep: Int, CaseIterable {
     case .commitBadly: 8
     case .createTopic: 12
     case .deleteTopic: 4
+    case .deleteRecords: 8
+    case .deleteGroup: 2
     case .read: 60
     case .readByTime: 15
     case .lookAround: 15

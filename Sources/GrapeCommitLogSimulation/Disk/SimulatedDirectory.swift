@@ -35,7 +35,7 @@ package final class SimulatedDirectory: SegmentStorage, @unchecked Sendable {
     if isClosed { disk.violate("\(call) \(subject) after the directory was closed") }
     guard isAlive else { throw Self.dead }
     if let interlude = disk.interlude {
-      interlude()
+      interlude(subject)
       guard isAlive else { throw Self.dead }
     }
     switch disk.judge(call, subject) {

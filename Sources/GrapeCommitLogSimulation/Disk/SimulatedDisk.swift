@@ -35,8 +35,8 @@ package final class SimulatedDisk: @unchecked Sendable {
   package internal(set) var failedSynchronizations = 0
   /// What a program did that it must not do, such as using a closed file.
   package private(set) var violation: String?
-  /// Called before a call is carried out, if it is to be: other threads may do something meanwhile.
-  package var interlude: (() -> Void)?
+  /// Called before a call is carried out, with what it concerns: other threads may do something meanwhile.
+  package var interlude: ((String) -> Void)?
   /// Told of every call, if somebody wants to know.
   package var trace: ((String) -> Void)?
 

@@ -14,6 +14,9 @@ struct FoundLog {
   var groups: [String: [TopicPartition: CommittedOffset]]
   /// Something could not be read, and readers were told that it is damaged.
   var isDamaged = false
+  /// The end of the log was cut off. Segments before it may have been cleaned of what only the end declared dead: a topic
+  /// that was deleted there is back, without records that were freed meanwhile.
+  var isCut = false
 }
 
 extension ModelState {
@@ -38,11 +41,15 @@ extension ModelState {
       for (number, partition) in topic.partitions.enumerated() {
         let there = found.partitions[place].batches
         place += 1
-        if !found.isDamaged && there.count != partition.count {
-          return "\(topic.name)/\(number) has \(there.count) batches, expected \(partition.count)"
+        if !found.isDamaged && !found.isCut && there.count != partition.batches.count {
+          return "\(topic.name)/\(number) has \(there.count) batches, expected \(partition.batches.count)"
         }
-        if let difference = partition.difference(from: there[...], at: 0) {
-          return "\(topic.name)/\(number): \(difference)"
+        let pieces = found.isCut ? there.indices.map { there[$0...$0] } : [there[...]]
+        for piece in pieces {
+          let first = found.isCut ? partition.batchNumber(of: piece.first!.baseOffset) : partition.first
+          if let difference = partition.difference(from: piece, at: first) {
+            return "\(topic.name)/\(number): \(difference)"
+          }
         }
       }
     }
@@ -88,18 +95,21 @@ extension ModelState.Partition {
     return low
   }
 
-  /// The offset that a search by time must give.
-  func offset(at timestamp: Int64) -> Int64 {
-    batches.first { $0.maxTimestamp >= timestamp }?.baseOffset ?? bounds.end
+  /// The offsets that a search by time may give: records that were given up may be found as long as they are there, and stand for
+  /// the start then.
+  func offsets(at timestamp: Int64) -> ClosedRange<Int64> {
+    let exact = max(batches.first { $0.maxTimestamp >= timestamp }?.baseOffset ?? bounds.end, bounds.start)
+    return (bounds.start > 0 ? bounds.start : exact)...exact
   }
 }
 
 extension ModelBatch {
-  /// True if the log's bytes are those that were given, but for the base offset, which the log fills in.
+  /// True if the log's bytes are those that were given, but for the base offset, which the log fills in, and the leader
+  /// epoch, which means nothing to it and which no CRC of a batch covers.
   func isSame(as batch: LogBatch) -> Bool {
     guard batch.bytes.count == bytes.count,
       batch.bytes.unsafeBytes.loadUnaligned(as: Int64.self).bigEndian == baseOffset
     else { return false }
-    return batch.bytes[8..<bytes.count] == bytes[8..<bytes.count]
+    return batch.bytes[8..<12] == bytes[8..<12] && batch.bytes[16..<bytes.count] == bytes[16..<bytes.count]
   }
 }

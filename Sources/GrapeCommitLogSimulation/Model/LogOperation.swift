@@ -7,6 +7,8 @@ final class LogOperation {
     case commit(Transaction)
     case createTopic(String, TopicConfiguration)
     case deleteTopic(String)
+    case deleteRecords(TopicPartition, before: Int64)
+    case deleteGroup(String)
   }
 
   /// What the log must answer if nothing fails.
@@ -46,8 +48,12 @@ final class LogOperation {
   var hasEffect: Bool {
     if isVoid { return false }
     if case .refused = outcome { return false }
-    if case .createTopic = request { return topic != nil }
-    return true
+    switch request {
+    case .createTopic: return topic != nil
+    // Whether it leaves a trace if there was nothing to delete is not for the model to know.
+    case .deleteRecords: return false
+    case .commit, .deleteTopic, .deleteGroup: return true
+    }
   }
 
   /// Topics are created and deleted durably.
@@ -66,6 +72,8 @@ extension LogOperation: CustomStringConvertible {
     case .createTopic(let name, let configuration):
       return "#\(number) create \(name) with \(configuration.partitions) partitions: \(answer)"
     case .deleteTopic(let name): return "#\(number) delete \(name): \(answer)"
+    case .deleteRecords(let partition, let offset): return "#\(number) trim \(partition) to \(offset): \(answer)"
+    case .deleteGroup(let name): return "#\(number) delete group \(name): \(answer)"
     }
   }
 }

@@ -37,8 +37,19 @@ struct ModelState {
     var count = 0
     var bounds = PartitionBounds(start: 0, end: 0)
 
-    /// The batches that a reader must find. Retention and compaction would leave some out.
-    var batches: ArraySlice<ModelBatch> { history.batches[..<count] }
+    /// Number of the first batch with a record that was not given up.
+    var first: Int { batchNumber(of: bounds.start) }
+
+    /// The batches that a reader must find.
+    var batches: ArraySlice<ModelBatch> { history.batches[first..<count] }
+
+    /// The same partition as it was when it ended at `end`; nil if it never did.
+    func earlier(end: Int64) -> Self? {
+      var copy = self
+      copy.count = batchNumber(of: end)
+      copy.bounds.end = copy.count == 0 ? 0 : history.batches[copy.count - 1].endOffset
+      return copy.bounds.end == end && end >= bounds.start ? copy : nil
+    }
   }
 
   struct Topic {
@@ -97,6 +108,18 @@ struct ModelState {
         groups[group] = groups[group]!.filter { $0.key.topic != name }
         if groups[group]!.isEmpty { groups[group] = nil }
       }
+      return .done
+    case .deleteRecords(let partition, let offset):
+      switch find(partition) {
+      case .failure(let error): return .refused(error.code)
+      case .success(let (topic, number)):
+        let bounds = topics[topic].partitions[number].bounds
+        if offset > bounds.end { return .refused(.offsetOutOfRange) }
+        topics[topic].partitions[number].bounds.start = max(offset, bounds.start)
+        return .done
+      }
+    case .deleteGroup(let name):
+      groups[name] = nil
       return .done
     }
   }
