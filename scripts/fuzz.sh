@@ -24,7 +24,7 @@ esac
 seconds=${2:-60}
 
 # Coverage is asked of every target, dependencies included; -enable-testing lets internal decoders be tried.
-GRAPE_FUZZ=1 ${SWIFT:-swift} build -c release --product GrapeFuzz --scratch-path $build --disable-sandbox \
+GRAPE_FUZZ=1 ${SWIFT:-swift} build -c release --product GrapeFuzz --scratch-path $build \
   -Xswiftc -sanitize=fuzzer,address -Xswiftc -enable-testing -Xswiftc -parse-as-library \
   -Xcc -fsanitize=fuzzer-no-link,address
 
