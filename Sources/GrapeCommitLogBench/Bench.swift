@@ -12,8 +12,8 @@ enum Bench {
 
       append      --batches FILE --mib N [--partitions N] [--in-flight N] [--group-kib N]
                   durable appends of the record batches in FILE; --group-kib: most bytes per commit group
-      compress    --mib N [--producers N]
-                  durable appends of JSON events, packed with zstd level 1 by each producer
+      compress    --mib N [--producers N] [--batch-kib N]
+                  durable appends of JSON events in batches of N KiB (128), packed with zstd level 1 by each producer
       latency     --count N [--assist 1]
                   durable appends of 256 bytes, one in flight; --assist: written by the thread that commits
       concurrent  --count N [--in-flight N]
