@@ -161,7 +161,8 @@ extension CommitLog.SharedState {
     }
     let nothing = CommitLog.Plan.answer(.success(ReadResult(batches: [], bounds: bounds)))
     if offset == bounds.end { return nothing }
-    if searched != table.memoryFloor, offset < state.topics[topic]!.partitions[number].indexedFrom, !table.cold.isEmpty {
+    if searched != table.memoryFloor, offset < state.topics[topic]!.partitions[number].indexedFrom, !table.cold.isEmpty
+    {
       diskReads += 1
       return .disk(
         DiskReader.Request(

@@ -181,7 +181,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     }
     // What only brings new work is refused while the last space is kept for finishing the work that is there.
     // The very last is kept for giving up records, without which there would never be space again.
-    if !transaction.appends.isEmpty, let low = lowSpace.withLock({ $0 }), transaction.offsets.isEmpty || low.isCritical {
+    if !transaction.appends.isEmpty, let low = lowSpace.withLock({ $0 }), transaction.offsets.isEmpty || low.isCritical
+    {
       return completion(.failure(low.error))
     }
     let operation = Operation(.commit(transaction, completion))

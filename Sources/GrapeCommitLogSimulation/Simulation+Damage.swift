@@ -91,7 +91,9 @@ extension Simulation {
         throw Wrong(message: "damage went unnoticed: \(difference)")
       }
       found.isCut = true
-      if let wrong = model.damaged(found: found) { throw Wrong(message: "a damaged log lost more than its end: \(wrong)") }
+      if let wrong = model.damaged(found: found) {
+        throw Wrong(message: "a damaged log lost more than its end: \(wrong)")
+      }
     }
     // The file is restored from a backup, unless the damage was cut off.
     if cuts.isEmpty { flip(bit) }

@@ -83,7 +83,9 @@ final class DiskReader: @unchecked Sendable {
       case .located(let locations, let segments, _): try read(locations, segments, request, into: &batches)
       case .cold(let segments, _): try lookUp(segments, request, into: &batches)
       }
-      return batches.isEmpty ? .nothing(searched: request.source.floor) : .result(.success(ReadResult(batches: batches, bounds: request.bounds)))
+      return batches.isEmpty
+        ? .nothing(searched: request.source.floor)
+        : .result(.success(ReadResult(batches: batches, bounds: request.bounds)))
     } catch {
       switch error {
       case .replaced: return .replaced
