@@ -226,7 +226,8 @@ struct Recovery {
 
   /// Segments behind the end hold no group that counts. What else they hold is kept aside.
   private mutating func removeUnused(_ segments: ArraySlice<SegmentHeader>, _ names: [String]) throws(LogError) {
-    for header in segments {
+    // The last first: a death in between must not leave a gap.
+    for header in segments.reversed() {
       let file = try storage.open(SegmentHeader.fileName(base: header.base), writable: true)
       defer { file.close() }
       let scanner = try SegmentScanner(file: file, base: header.base)
