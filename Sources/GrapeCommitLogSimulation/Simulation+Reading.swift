@@ -27,7 +27,7 @@ extension Simulation {
       pendingReads -= 1
       if case .failure = result { summary.failedReads += 1 }
       // Only what fails while it reads is an excuse.
-      if case .failure(let error) = result, isExcused(error, queueFull, disk.faults > faults) { return }
+      if case .failure(let error) = result, isExcused(error, queueFull || isReaderBusy, disk.faults > faults) { return }
       // A segment may be replaced while it is read: then the read begins again, and sees what there is by then.
       if let wrong = difference(result, expected, offset, maxBytes),
         difference(result, visible(partition), offset, maxBytes) != nil,
@@ -80,7 +80,7 @@ extension Simulation {
       pendingReads -= 1
       if case .failure(let error) = result {
         summary.failedReads += 1
-        if isExcused(error, queueFull, disk.faults > faults) { return }
+        if isExcused(error, queueFull || isReaderBusy, disk.faults > faults) { return }
       }
       // A segment may be replaced while it is searched: then the search begins again.
       let now = visible(partition).map { $0.offsets(at: timestamp) }
@@ -107,6 +107,7 @@ extension Simulation {
     return .success(earlier)
   }
 
+  /// A read has to wait in the queue; also one that begins again because a segment was replaced.
   private var isReaderBusy: Bool {
     threads.queues.contains { $0.name == "log-reader" && $0.count >= options.readQueue }
   }
