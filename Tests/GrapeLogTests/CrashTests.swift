@@ -7,7 +7,7 @@ import Testing
 
 @Suite("Death of the process") struct CrashTests {
   /// GRAPE_CRASH_RUNS=N kills the writer N times instead of a few.
-  private static let runs = ProcessInfo.processInfo.environment["GRAPE_CRASH_RUNS"].flatMap { Int($0) } ?? 30
+  private static let runs = ProcessInfo.processInfo.environment["GRAPE_CRASH_RUNS"].flatMap { Int($0) } ?? 100
 
   @Test("kill -9 at random moments loses, doubles and tears nothing that was acknowledged")
   func killed() async throws {

@@ -9,6 +9,10 @@ final class FaultyStorage: SegmentStorage {
     var failWrites = false
     var failSyncs = false
     var failCreations = false
+    /// Creating a file finds no space.
+    var isFull = false
+    /// Bytes free on the disk; nil: as many as there are.
+    var available: Int64?
     /// Told when a synchronisation has begun, and waited for before it goes on.
     var gate: Gate?
   }
@@ -22,6 +26,7 @@ final class FaultyStorage: SegmentStorage {
   func list() throws(LogError) -> [String] { try base.list() }
   func create(_ name: String) throws(LogError) -> any SegmentFile {
     if faults.withLock({ $0.failCreations }) { throw LogError(.failed, "create \(directory)/\(name): No space left") }
+    if faults.withLock({ $0.isFull }) { throw LogError(.noSpace, "create \(directory)/\(name): No space left") }
     return FaultyFile(try base.create(name), self)
   }
   func open(_ name: String, writable: Bool) throws(LogError) -> any SegmentFile {
@@ -30,7 +35,10 @@ final class FaultyStorage: SegmentStorage {
   func rename(_ name: String, to newName: String) throws(LogError) { try base.rename(name, to: newName) }
   func replace(_ name: String, with newFile: String) throws(LogError) { try base.replace(name, with: newFile) }
   func remove(_ name: String) throws(LogError) { try base.remove(name) }
-  func availableBytes() throws(LogError) -> Int64 { try base.availableBytes() }
+  func availableBytes() throws(LogError) -> Int64 {
+    if let available = faults.withLock({ $0.available }) { return available }
+    return try base.availableBytes()
+  }
   func synchronizeDirectory() throws(LogError) { try base.synchronizeDirectory() }
   func close() { base.close() }
 

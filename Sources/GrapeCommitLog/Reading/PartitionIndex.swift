@@ -136,11 +136,14 @@ struct PartitionIndex: Sendable {
 
   /// The first batch with a maximum timestamp at or after `timestamp`; nil if there is none. O(log n + 4,096).
   func firstLocation(at timestamp: Int64) -> Location? {
-    let page = partition(pages.count) { pages[$0].greatestTimestamp < timestamp }
-    guard page < pages.count else { return nil }
-    for slot in 0..<pages[page].count {
-      let location = pages[page].location(slot)
-      if location.maxTimestamp >= timestamp { return location }
+    var page = partition(pages.count) { pages[$0].greatestTimestamp < timestamp }
+    while page < pages.count {
+      for slot in 0..<pages[page].count {
+        let location = pages[page].location(slot)
+        if location.maxTimestamp >= timestamp { return location }
+      }
+      // Its greatest timestamp is of a batch that was there once.
+      page += 1
     }
     return nil
   }
