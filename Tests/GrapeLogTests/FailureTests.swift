@@ -81,6 +81,56 @@ import Testing
     storage.faults.withLock { $0 = FaultyStorage.Faults() }
     await log.close()
   }
+
+  private func maintain(_ log: CommitLog) async {
+    await withCheckedContinuation { continuation in log.maintain { continuation.resume() } }
+  }
+
+  @Test(
+    "below the low-space mark new records are refused, work on those that are there goes on, and more space ends it")
+  func lowSpace() async throws {
+    let files = LogFiles()
+    let (log, storage) = try await open(files)
+    try await append(log, ["kept"])
+    let claim = Transaction.OffsetCommit(group: "g", partition: partition, committed: CommittedOffset(offset: 1))
+    storage.faults.withLock { $0.available = Int64(2 * CommitLogOptions().segmentBytes - 1) }
+    await maintain(log)
+    let error = await logError { try await append(log, ["refused"]) }
+    #expect(error?.code == .noSpace)
+    #expect(error?.message.contains(files.path) == true)
+    let result = Transaction(appends: [SampleBatch.append(["output"], to: partition)], offsets: [claim])
+    try await log.commit(result)
+    // The very last space is for giving up records.
+    storage.faults.withLock { $0.available = 1_000 }
+    await maintain(log)
+    #expect(await logError { try await log.commit(result) }?.code == .noSpace)
+    try await log.commit(Transaction(offsets: [claim]))
+    try await log.deleteRecords(of: partition, before: 1)
+    storage.faults.withLock { $0.available = nil }
+    await maintain(log)
+    try await append(log, ["again"])
+    #expect(try await log.read(partition, from: 1, maxBytes: 1_000).batches.map(\.lastOffset) == [1, 2])
+    await log.close()
+  }
+
+  @Test("a segment for which there is no room refuses the commits that need it, and nothing else")
+  func noRoom() async throws {
+    let files = LogFiles()
+    var options = CommitLogOptions()
+    options.segmentBytes = 1 << 20
+    let (log, storage) = try await open(files, options)
+    storage.faults.withLock { $0.isFull = true }
+    let large = String(repeating: "x", count: 2 << 20)
+    for _ in 0..<3 {
+      #expect(await logError { try await append(log, [large]) }?.code == .noSpace)
+      try await append(log, ["small"])
+    }
+    storage.faults.withLock { $0.isFull = false }
+    try await append(log, [large])
+    try await expectValues(log, partition, ["small", "small", "small", large])
+    await log.close()
+    #expect(try CommitLog.verify(directory: files.path).problems.map(\.description) == [])
+  }
 }
 
 @Suite("How commits are grouped") struct GroupingTests {
@@ -242,54 +292,5 @@ import Testing
       #expect(all.count { $0 == "other" } == 50)
       #expect(all.last == "other")
     }
-  }
-
-  private func maintain(_ log: CommitLog) async {
-    await withCheckedContinuation { continuation in log.maintain { continuation.resume() } }
-  }
-
-  @Test("below the low-space mark new records are refused, work on those that are there goes on, and more space ends it")
-  func lowSpace() async throws {
-    let files = LogFiles()
-    let (log, storage) = try await open(files)
-    try await append(log, ["kept"])
-    let claim = Transaction.OffsetCommit(group: "g", partition: partition, committed: CommittedOffset(offset: 1))
-    storage.faults.withLock { $0.available = Int64(2 * CommitLogOptions().segmentBytes - 1) }
-    await maintain(log)
-    let error = await logError { try await append(log, ["refused"]) }
-    #expect(error?.code == .noSpace)
-    #expect(error?.message.contains(files.path) == true)
-    let result = Transaction(appends: [SampleBatch.append(["output"], to: partition)], offsets: [claim])
-    try await log.commit(result)
-    // The very last space is for giving up records.
-    storage.faults.withLock { $0.available = 1_000 }
-    await maintain(log)
-    #expect(await logError { try await log.commit(result) }?.code == .noSpace)
-    try await log.commit(Transaction(offsets: [claim]))
-    try await log.deleteRecords(of: partition, before: 1)
-    storage.faults.withLock { $0.available = nil }
-    await maintain(log)
-    try await append(log, ["again"])
-    #expect(try await log.read(partition, from: 1, maxBytes: 1_000).batches.map(\.lastOffset) == [1, 2])
-    await log.close()
-  }
-
-  @Test("a segment for which there is no room refuses the commits that need it, and nothing else")
-  func noRoom() async throws {
-    let files = LogFiles()
-    var options = CommitLogOptions()
-    options.segmentBytes = 1 << 20
-    let (log, storage) = try await open(files, options)
-    storage.faults.withLock { $0.isFull = true }
-    let large = String(repeating: "x", count: 2 << 20)
-    for _ in 0..<3 {
-      #expect(await logError { try await append(log, [large]) }?.code == .noSpace)
-      try await append(log, ["small"])
-    }
-    storage.faults.withLock { $0.isFull = false }
-    try await append(log, [large])
-    try await expectValues(log, partition, ["small", "small", "small", large])
-    await log.close()
-    #expect(try CommitLog.verify(directory: files.path).problems.map(\.description) == [])
   }
 }
