@@ -31,7 +31,7 @@ extension Simulation {
       // A segment may be replaced while it is read: then the read begins again, and sees what there is by then.
       if let wrong = difference(result, expected, offset, maxBytes),
         difference(result, visible(partition), offset, maxBytes) != nil,
-        difference(result, between(result, partition), offset, maxBytes) != nil
+        difference(result, between(result, partition, expected), offset, maxBytes) != nil
       {
         model.report("read of \(partition) from \(offset): \(wrong)")
       }
@@ -98,13 +98,18 @@ extension Simulation {
 
   /// What readers saw of a partition when it ended where `result` says.
   private func between(
-    _ result: Result<ReadResult, LogError>, _ partition: TopicPartition
+    _ result: Result<ReadResult, LogError>, _ partition: TopicPartition,
+    _ expected: Result<ModelState.Partition, LogError>
   ) -> Result<ModelState.Partition, LogError> {
     let now = visible(partition)
-    guard case .success(let answer) = result, case .success(let partition) = now,
-      let earlier = partition.earlier(end: answer.bounds.end)
+    guard case .success(let answer) = result, case .success(let before) = expected,
+      let between = before.grown(to: answer.bounds)
     else { return now }
-    return .success(earlier)
+    // Nobody sees what is not acknowledged. (A topic that is gone by now may have grown before.)
+    if case .success(let now) = now, now.history === before.history, now.bounds.end < answer.bounds.end {
+      return .success(now)
+    }
+    return .success(between)
   }
 
   /// A read has to wait in the queue; also one that begins again because a segment was replaced.

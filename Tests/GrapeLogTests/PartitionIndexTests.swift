@@ -2,6 +2,20 @@
 import Testing
 
 @Suite("The index of a partition") struct PartitionIndexTests {
+  @Test("a search by time finds later batches though dropped ones had greater timestamps")
+  func droppedTimestamps() {
+    var index = PartitionIndex()
+    for (place, timestamp) in [900, 100, 500].enumerated() {
+      index.append(
+        .init(baseOffset: Int64(place), position: Int64(place) * 100, length: 61, maxTimestamp: Int64(timestamp)),
+        segment: Int64(place) * 100)
+    }
+    index.drop(before: 100)
+    #expect(index.firstLocation(at: 300)?.baseOffset == 2)
+    #expect(index.firstLocation(at: 50)?.baseOffset == 1)
+    #expect(index.firstLocation(at: 600) == nil)
+  }
+
   @Test("finds by offset and by time what a plain list finds, however the batches lie")
   func againstList() {
     for seed in UInt64(0)..<30 {

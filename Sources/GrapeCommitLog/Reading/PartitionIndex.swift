@@ -134,16 +134,16 @@ struct PartitionIndex: Sendable {
     return Place(page: page, slot: pages[page].slot(of: offset))
   }
 
-  /// The first batch with a maximum timestamp at or after `timestamp`; nil if there is none. O(log n + 4,096).
+  /// The first batch with a maximum timestamp at or after `timestamp`; nil if there is none. O(log n + 4,096), unless
+  /// batches that were dropped had later timestamps than those that are there: O(n) then.
   func firstLocation(at timestamp: Int64) -> Location? {
-    var page = partition(pages.count) { pages[$0].greatestTimestamp < timestamp }
-    while page < pages.count {
+    let first = partition(pages.count) { pages[$0].greatestTimestamp < timestamp }
+    // A page's greatest timestamp may be that of a batch before it which was dropped.
+    for page in first..<pages.count {
       for slot in 0..<pages[page].count {
         let location = pages[page].location(slot)
         if location.maxTimestamp >= timestamp { return location }
       }
-      // Its greatest timestamp is of a batch that was there once.
-      page += 1
     }
     return nil
   }

@@ -43,6 +43,16 @@ struct ModelState {
     /// The batches that a reader must find.
     var batches: ArraySlice<ModelBatch> { history.batches[first..<count] }
 
+    /// The same partition with more of its history; nil if it never had these bounds.
+    func grown(to bounds: PartitionBounds) -> Self? {
+      guard self.bounds.start <= bounds.start, self.bounds.end <= bounds.end else { return nil }
+      var copy = self
+      copy.count = history.batches.count
+      copy.bounds.end = history.batches.last?.endOffset ?? 0
+      copy.bounds.start = bounds.start
+      return copy.earlier(end: bounds.end)
+    }
+
     /// The same partition as it was when it ended at `end`; nil if it never did.
     func earlier(end: Int64) -> Self? {
       var copy = self
