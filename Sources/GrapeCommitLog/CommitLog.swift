@@ -8,8 +8,8 @@ import Synchronization
 /// One process at a time owns a directory. Close the log before letting go of it: its threads keep it alive.
 ///
 /// Threads: `log-writer` writes groups, unless `assist()` does; `log-reader` reads what memory no longer holds;
-/// `log-segments` prepares files. Completions and watches are called on these threads, on that of `assist()`, or on
-/// the caller's.
+/// `log-segments` prepares files and writes indexes and checkpoints; `log-cleaner` sees to retention, compaction and the
+/// freeing of space. Completions and watches are called on these threads, on that of `assist()`, or on the caller's.
 public final class CommitLog: EventLog, @unchecked Sendable {
   // Sound to share: `writer` and `group` are touched only by the holder of the queue's writing role, everything
   // else is constant or behind a lock.
@@ -67,8 +67,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
 
   /// Opens the log in the folder `log` of the data directory `directory`, making both if needed, and recovers it.
   ///
-  /// Takes time in proportion to the last segment, once per log to all of it. Errors: `locked` if another process has it; `corrupt` if data that had been
-  /// on the disk is damaged; `unsupportedFormat` if it was written by a newer version; `invalidArgument` for options
+  /// Reads the headers of all segments, and what is behind the newest sound checkpoint; all of the log if there is none.
+  /// Errors: `locked` if another process has it; `corrupt` if data of what it reads had been on the disk and is damaged; `unsupportedFormat` if it was written by a newer version; `invalidArgument` for options
   /// out of bounds; `failed` for what the operating system refuses.
   public static func open(
     directory: String, options: CommitLogOptions = CommitLogOptions()

@@ -22,11 +22,14 @@ public struct CommitLogOptions: Sendable {
 
   /// Memory for indexes of old segments. Default 16 MiB; one index may exceed it.
   public var indexCacheBytes = 16 << 20
-  /// Memory for the keys of compacted topics while they are compacted. Default 32 MiB.
+  /// Memory for the keys of compacted topics while they are compacted; those of one segment may exceed it. Default
+  /// 32 MiB.
   public var compactionBytes = 32 << 20
-  /// Share of a segment's bytes that must be dead before it is rewritten, 0.01 to 1. Default 0.5.
+  /// Share of a segment's batch bytes that must be dead before it is rewritten, and of compacted topics' bytes that must
+  /// be new before they are compacted again: 0.01 to 1. Default 0.5.
   public var cleanableShare = 0.5
-  /// How long a tombstone of a compacted topic is kept, so that everybody sees it, milliseconds. Default a day.
+  /// How long a tombstone of a compacted topic is kept, so that everybody sees it, counted from its commit,
+  /// milliseconds. Default a day.
   public var tombstoneMilliseconds: Int64 = 24 * 3_600_000
   /// Retention, compaction and the disk's free space are looked after this often, milliseconds: 10 ms to a day.
   /// Default 10 s.

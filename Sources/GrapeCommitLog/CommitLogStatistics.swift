@@ -11,13 +11,13 @@ public struct CommitLogStatistics: Sendable {
   public var syncTime = DurationHistogram()
   /// Groups written on the thread of `assist()`.
   public var assisted: UInt64 = 0
-  /// Batches read from memory and from disk.
+  /// Batches read from memory; from disk, where a read that needs index files counts as one.
   public var cachedReads: UInt64 = 0
   public var diskReads: UInt64 = 0
 
   /// Index files written for sealed segments.
   public var indexes: UInt64 = 0
-  /// Segments rewritten or merged, and the bytes that became free by it.
+  /// Segments rewritten or merged, and the bytes that became free by it, counting a segment not rewritten before as full.
   public var cleanedSegments: UInt64 = 0
   public var reclaimedBytes: UInt64 = 0
   /// Failures of work in the background (indexes, checkpoints, retention, compaction), which nobody waits for, and the

@@ -5,7 +5,7 @@ struct CleaningPlan {
     var weight: SegmentWeight
     /// True if it is a rewritten one already.
     var isCleaned: Bool
-    /// Bytes of its file in use.
+    /// Bytes of its file in use; of one not rewritten yet, all that it may have.
     var bytes: Int64
     /// False for a segment that was left empty because the group meant for it was too large. A rewritten one would claim
     /// a sequence, and there is nothing to gain.

@@ -1,8 +1,8 @@
 import GrapeLog
 import GrapeWire
 
-/// What is still wanted of the log's records, as of one moment. What is dead stays dead, so that it may be asked later
-/// as well.
+/// What is still wanted of the log's records, as of one moment. Trimmed and deleted records stay dead, so that they may be
+/// asked for later as well; what consumers have still to consume may change either way.
 struct Liveness: Sendable {
   struct Topic: Sendable {
     var isCompacted: Bool

@@ -250,8 +250,8 @@ struct SegmentRewriter: ~Copyable {
     try file.synchronize()
   }
 
-  /// Makes a topic in a group of its own, before anything else is added: its creation was lost.
-  mutating func create(_ id: TopicID, name: String, _ configuration: TopicConfiguration, sequence: UInt64) {
+  /// Makes a topic before anything else is added, in the first group: its creation was lost.
+  mutating func create(_ id: TopicID, name: String, _ configuration: TopicConfiguration) {
     let bytes = GroupHeader.byteCount + EntryEncoder.topicBytes(name: name)
     let storage = ByteStorage(capacity: bytes)
     var encoder = EntryEncoder(UnsafeMutableRawBufferPointer(start: storage.base, count: bytes))

@@ -403,7 +403,7 @@ struct Repair {
     let last = max(
       first, stretch.header?.cleaned?.sequences.upperBound ?? after.map { $0 - 1 } ?? stretch.lastSequence ?? first)
     for (id, topic, configuration) in stretch.creations {
-      rewriter.create(id, name: topic, configuration, sequence: first)
+      rewriter.create(id, name: topic, configuration)
     }
     if let source = stretch.file {
       let file = try storage.open(source, writable: false)

@@ -51,8 +51,8 @@ struct ColdSearch {
     return nil
   }
 
-  /// Where the first batch begins that has at most `bytes` bytes of the partition before it; nil if that is behind
-  /// these segments.
+  /// Where the batch begins in which the partition's byte number `bytes` lies, counted from its first batch ever; nil if
+  /// that is behind these segments.
   func offset(after bytes: UInt64) throws(SegmentIndexes.Fault) -> Int64? {
     guard let place = try first(where: { $0.bytes >= bytes }), let record = try record(place) else { return nil }
     var sum = record.bytes - record.batchBytes

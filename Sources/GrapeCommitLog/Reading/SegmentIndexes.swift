@@ -28,7 +28,7 @@ final class SegmentIndexes: Sendable {
   private let cache = Mutex(Cache())
   /// Held while files change their names, so that nobody opens one by a name that means another by now.
   private let names = Mutex(())
-  /// Held while index files are made.
+  /// Held while index files are written.
   private let making = Mutex(())
 
   init(storage: any SegmentStorage, budget: Int) {

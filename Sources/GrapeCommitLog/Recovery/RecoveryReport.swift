@@ -17,7 +17,7 @@ public struct RecoveryReport: Sendable {
 
   /// Position of the checkpoint that the start went on from; nil if it read the log from its beginning.
   public var checkpoint: Int64?
-  /// Of what was read: segment files with groups in them, groups, record batches in topics that exist, and bytes read.
+  /// Of what was read: segment files, groups, record batches in topics that exist, and bytes read.
   public var segments = 0
   public var groups: UInt64 = 0
   public var batches: UInt64 = 0

@@ -6,7 +6,8 @@ package protocol LogThreads: Sendable {
     step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void,
     isWoken: @escaping @Sendable () -> Bool)
 
-  /// A queue for jobs that are done one after the other, `limit` at most waiting.
+  /// A queue for jobs that are done one after the other, at most `limit` waiting besides
+  /// those taken already.
   func makeJobQueue(name: String, limit: Int) -> any JobQueue
 
   /// The same, and `tick` is called on it whenever `nanoseconds` have passed.
