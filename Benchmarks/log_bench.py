@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Measures the embedded log beside the machine's limits, in the same run, and writes its part of docs/benchmarks.md.
 
-  log_bench.py [--grape-bench PATH] [--only NAME ...] [--repeat N] [--quick] [--prefill GIB] [--markdown] [--output FILE]
+  log_bench.py [--grape-bench PATH] [--only NAME ...] [--repeat N] [--quick] [--prefill GIB] [--calm PERCENT]
+               [--markdown] [--output FILE]
 
 Every limit is measured right before and after what it limits, in rounds; ratios are medians of the rounds' ratios. Data
 goes to Benchmarks/out (--directory) and is removed in the end, also after an error or a signal. A run needs a quiet machine:
-what other processes take of the processors is measured between rounds and stands in the report. Needs gcc, make, python3.
+what other processes take of the processors is measured and stands in the report; --calm 15 waits for quiet and repeats
+what was disturbed. Needs gcc, make, python3.
 Exit code 0: measured; 1: something could not be measured; 2: a target was missed (--gate).
 """
 
@@ -18,6 +20,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import statistics
@@ -46,6 +49,8 @@ class Setting:
     quick: bool
     prefill: float
     deadline: float
+    #: What others may take of the processors during a round that counts.
+    calm: float
 
     def scaled(self, count: int, least: int = 1) -> int:
         return max(least, count // 16) if self.quick else count
@@ -420,18 +425,42 @@ MEASUREMENTS: list[type[Measurement]] = [Latency, Append, Replay, Partitions, Si
 
 BEGIN, END = bench.LOG_SECTION
 
+#: Rounds that were disturbed are repeated so often (--calm).
+TRIES = 6
 
-def busy_share(seconds: float) -> float:
-    """What others take of the processors while this program does nothing."""
 
-    def read() -> tuple[int, int]:
-        fields = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-        return fields[3] + fields[4], sum(fields[:8])
+class Others:
+    """What other processes take of the processors while a measurement runs: everything less what our children took."""
 
-    idle, everything = read()
-    time.sleep(seconds)
-    idle_after, everything_after = read()
-    return 1 - (idle_after - idle) / max(everything_after - everything, 1)
+    def __init__(self) -> None:
+        self.used, self.all = self.processors()
+        self.own = self.children()
+
+    @staticmethod
+    def processors() -> tuple[float, float]:
+        fields = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        ticks = os.sysconf("SC_CLK_TCK")
+        return (sum(fields) - fields[3] - fields[4]) / ticks, sum(fields) / ticks
+
+    @staticmethod
+    def children() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def share(self) -> float:
+        """Of all processors, since this object was made."""
+        used, everything = self.processors()
+        return max(0.0, (used - self.used - (self.children() - self.own)) / max(everything - self.all, 0.01))
+
+    @staticmethod
+    def wait_for_calm(setting: Setting) -> None:
+        """Until others take little for three seconds; not beyond half of the time that is left."""
+        until = time.monotonic() + (setting.deadline - time.monotonic()) / 2
+        calm = 0
+        while calm < 3 and time.monotonic() < until:
+            others = Others()
+            time.sleep(1)
+            calm = calm + 1 if others.share() <= setting.calm else 0
 
 
 def report(rows: list[Row], missing: list[str], setting: Setting, busy: float) -> str:
@@ -442,7 +471,7 @@ def report(rows: list[Row], missing: list[str], setting: Setting, busy: float) -
         "part; `BENCH=--markdown` prints this section instead of writing it; `BENCH='--prefill 50'` fills a log of 50 GiB first.", "",
         f"* Machine: {bench.machine()}",
         f"* {time.strftime('%Y-%m-%d', time.gmtime())}, {setting.repeat} rounds" + (", quick run: figures are rough" if setting.quick else "")
-        + f"; other processes took at most {busy * 100:.0f} % of the processors between rounds",
+        + f"; other processes and the kernel's own threads took at most {busy * 100:.0f} % of the processors meanwhile",
         "", *bench.table(rows), "",
     ]
     if missing:
@@ -460,6 +489,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prefill", type=float, default=4, help="GiB in the full log (4)")
     parser.add_argument("--directory", type=pathlib.Path, default=OUT, help="where the data goes: the file system that is measured")
     parser.add_argument("--minutes", type=float, default=30, help="end after that long (30)")
+    parser.add_argument(
+        "--calm", type=float, default=100, metavar="PERCENT",
+        help="wait until other processes take no more of the processors, and repeat rounds in which they took more (100: take it as it is)",
+    )
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs" / "benchmarks.md")
     parser.add_argument("--markdown", action="store_true", help="print the report's Markdown and write no file")
     parser.add_argument("--gate", action="store_true", help="exit with 2 if a target is missed")
@@ -477,31 +510,37 @@ def check_space(given: argparse.Namespace) -> None:
 def measure(given: argparse.Namespace, setting: Setting, stack: contextlib.ExitStack) -> tuple[list[Row], list[str], float]:
     chosen = [found(setting, stack) for found in MEASUREMENTS if given.only is None or found.name in given.only]
     failed: dict[str, str] = {}
+    most = 0.0
 
     def attempt(subject: Measurement, last: bool) -> None:
-        if subject.name in failed:
-            return
-        print(f"  {subject.name}", file=sys.stderr, flush=True)
-        try:
-            if last:
-                subject.last()
-            else:
-                subject.results.append(subject.once())
-        except (Unmeasured, subprocess.TimeoutExpired, KeyError, ValueError, OSError) as error:
-            failed[subject.name] = f"{subject.name}: {type(error).__name__}: {error}"
-            print(f"  {failed[subject.name]}", file=sys.stderr)
+        nonlocal most
+        for tries_left in reversed(range(TRIES if setting.calm < 1 else 1)):
+            if setting.calm < 1:
+                Others.wait_for_calm(setting)
+            others = Others()
+            result = subject.last() if last else subject.once()
+            share = others.share()
+            print(f"  {subject.name}: others took {share * 100:.0f} %", file=sys.stderr, flush=True)
+            if share <= setting.calm or tries_left == 0:
+                break
+        most = max(most, share)
+        if result is not None:
+            subject.results.append(result)
 
-    busy = 0.0
-    for number in range(setting.repeat):
-        busy = max(busy, busy_share(1))
-        print(f"round {number + 1} of {setting.repeat}, other processes take up to {busy * 100:.0f} %", file=sys.stderr)
+    for number in range(setting.repeat + 1):
+        last = number == setting.repeat
+        print("at last" if last else f"round {number + 1} of {setting.repeat}", file=sys.stderr)
         for subject in chosen:
-            attempt(subject, last=False)
-    for subject in chosen:
-        attempt(subject, last=True)
+            if subject.name in failed or last and type(subject).last is Measurement.last:
+                continue
+            try:
+                attempt(subject, last)
+            except (Unmeasured, subprocess.TimeoutExpired, KeyError, ValueError, OSError) as error:
+                failed[subject.name] = f"{subject.name}: {type(error).__name__}: {error}"
+                print(f"  {failed[subject.name]}", file=sys.stderr)
     results = {subject.name: subject.results for subject in chosen}
-    (OUT / "log_bench.json").write_text(json.dumps({"busy": busy, "results": results, "failed": failed}, indent=2) + "\n")
-    return [row for subject in chosen if subject.name not in failed for row in subject.rows()], list(failed.values()), busy
+    (OUT / "log_bench.json").write_text(json.dumps({"others": most, "results": results, "failed": failed}, indent=2) + "\n")
+    return [row for subject in chosen if subject.name not in failed for row in subject.rows()], list(failed.values()), most
 
 
 def main() -> int:
@@ -519,7 +558,9 @@ def main() -> int:
     bench.run(["make", "-s", "-C", HERE / "limits", f"OUT={OUT / 'limits'}"])
     with tempfile.TemporaryDirectory(prefix="log-bench-", dir=given.directory) as folder, contextlib.ExitStack() as stack:
         prefill = given.prefill / 16 if given.quick else given.prefill
-        setting = Setting(program, pathlib.Path(folder), max(1, given.repeat), given.quick, prefill, time.monotonic() + given.minutes * 60)
+        setting = Setting(
+            program, pathlib.Path(folder), max(1, given.repeat), given.quick, prefill, time.monotonic() + given.minutes * 60, given.calm / 100
+        )
         rows, missing, busy = measure(given, setting, stack)
     if given.markdown:
         print(report(rows, missing, setting, busy), end="")

@@ -42,7 +42,7 @@ extension Report {
 
 /// The same with JSON that each producer makes into batches and packs on its own thread.
 enum Compressing {
-  private static let inFlight = 8
+  private static let inFlight = 32
 
   /// Values one behind the other: making batches of them costs a producer as little as can be.
   private struct Events: Sendable {
