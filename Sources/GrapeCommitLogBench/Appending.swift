@@ -10,6 +10,7 @@ enum Appending {
   static func run(_ arguments: Arguments) {
     var options = CommitLogOptions()
     if arguments.has("group-kib") { options.groupBytes = arguments.integer("group-kib") << 10 }
+    if arguments.has("segment-mib") { options.segmentBytes = arguments.integer("segment-mib") << 20 }
     let batches = Batches.load(arguments.string("batches"))
     let driver = Driver(
       arguments.directory, options: options, partitions: arguments.integer("partitions", or: 8))

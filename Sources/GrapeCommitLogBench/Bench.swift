@@ -10,7 +10,7 @@ enum Bench {
     The log is in the folder `log` of DIRECTORY, which is made if needed and never removed. Every command takes
     --seconds N, after which it is ended by SIGALRM (300).
 
-      append      --batches FILE --mib N [--partitions N] [--in-flight N] [--group-kib N]
+      append      --batches FILE --mib N [--partitions N] [--in-flight N] [--group-kib N] [--segment-mib N]
                   durable appends of the record batches in FILE; --group-kib: most bytes per commit group
       compress    --mib N [--producers N] [--batch-kib N]
                   durable appends of JSON events in batches of N KiB (128), packed with zstd level 1 by each producer

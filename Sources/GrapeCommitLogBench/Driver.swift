@@ -57,21 +57,27 @@ final class Driver: Sendable {
     _ batches: [FinishedBatch], bytes limit: Int, inFlight: Int, _ durability: Durability = .disk,
     stop: () -> Bool = { false }
   ) -> (bytes: Int, records: Int) {
-    let done = Semaphore()
-    var (bytes, records, sent, waiting) = (0, 0, 0, 0)
+    // Answers wake the producer a few at a time: one wake-up each would cost the writer more than the answers do.
+    let stride = max(1, inFlight / 4)
+    let answered = Answers(stride: stride)
+    var (bytes, records, sent, waited) = (0, 0, 0, 0)
     while bytes < limit, !stop() {
-      if waiting == inFlight {
-        done.wait()
-        waiting -= 1
+      while sent - waited * stride >= inFlight {
+        answered.wait()
+        waited += 1
       }
       let batch = batches[sent % batches.count]
-      commit(batch, to: Int32(sent % Int(partitions)), durability) { done.signal() }
+      commit(batch, to: Int32(sent % Int(partitions)), durability) { answered.add(1) }
       bytes += batch.bytes.count
       records += Int(batch.recordCount)
       sent += 1
-      waiting += 1
     }
-    for _ in 0..<waiting { done.wait() }
+    let missing = (stride - sent % stride) % stride
+    answered.add(missing)
+    while waited * stride < sent + missing {
+      answered.wait()
+      waited += 1
+    }
     return (bytes, records)
   }
 
@@ -82,6 +88,24 @@ final class Driver: Sendable {
   func read(_ partition: Int32, from offset: Int64, maxBytes: Int) -> ReadResult {
     awaiting { self.log.read(TopicPartition(Self.topic, partition), from: offset, maxBytes: maxBytes, completion: $0) }
   }
+}
+
+/// Counts, and signals whenever another `stride` is full.
+private final class Answers: Sendable {
+  private let stride: Int
+  private let count = Atomic(0)
+  private let full = Semaphore()
+
+  init(stride: Int) { self.stride = stride }
+
+  /// `more` is at most `stride`.
+  func add(_ more: Int) {
+    if more == 0 { return }
+    let (before, after) = count.add(more, ordering: .acquiringAndReleasing)
+    if before / stride != after / stride { full.signal() }
+  }
+
+  func wait() { full.wait() }
 }
 
 /// The value that an operation of the log is completed with; failure ends the program.
