@@ -468,7 +468,8 @@ def report(rows: list[Row], missing: list[str], setting: Setting, busy: float) -
         BEGIN, "## The embedded log", "",
         "Written by `make bench-log` (`Benchmarks/log_bench.py`), in one process, without sockets. Every limit is measured before and after",
         "what it limits; ratios are medians of the rounds' ratios. `make bench-log BENCH='--only append latency --repeat 9'` measures a",
-        "part; `BENCH=--markdown` prints this section instead of writing it; `BENCH='--prefill 50'` fills a log of 50 GiB first.", "",
+        "part; `BENCH=--markdown` prints this section instead of writing it; `BENCH='--prefill 50'` fills a log of 50 GiB first;",
+        "`BENCH='--calm 20'` waits until other processes take less than a fifth of the processors and repeats rounds in which they took more.", "",
         f"* Machine: {bench.machine()}",
         f"* {time.strftime('%Y-%m-%d', time.gmtime())}, {setting.repeat} rounds" + (", quick run: figures are rough" if setting.quick else "")
         + f"; other processes and the kernel's own threads took at most {busy * 100:.0f} % of the processors meanwhile",
@@ -514,17 +515,27 @@ def measure(given: argparse.Namespace, setting: Setting, stack: contextlib.ExitS
 
     def attempt(subject: Measurement, last: bool) -> None:
         nonlocal most
-        for tries_left in reversed(range(TRIES if setting.calm < 1 else 1)):
+        best: Optional[tuple[float, Any]] = None
+        for _ in range(TRIES if setting.calm < 1 else 1):
             if setting.calm < 1:
                 Others.wait_for_calm(setting)
             others = Others()
-            result = subject.last() if last else subject.once()
+            try:
+                result = subject.last() if last else subject.once()
+            except (Unmeasured, subprocess.TimeoutExpired):
+                # A disturbed round is better than none.
+                if best is None:
+                    raise
+                break
             share = others.share()
             print(f"  {subject.name}: others took {share * 100:.0f} %", file=sys.stderr, flush=True)
-            if share <= setting.calm or tries_left == 0:
+            if best is None or share < best[0]:
+                best = share, result
+            if share <= setting.calm:
                 break
+        share, result = best
         most = max(most, share)
-        if result is not None:
+        if not last:
             subject.results.append(result)
 
     for number in range(setting.repeat + 1):
