@@ -17,9 +17,9 @@ struct SegmentWriter {
   private var settled: Int64
 
   /// Groups up to this size have zeros written ahead of them.
-  private static let smallGroup = 16 << 10
+  private static let smallGroup = 64 << 10
   /// So many at a time.
-  private static let zerosAhead = 256 << 10
+  private static let zerosAhead = 512 << 10
   private static let zeros = [UInt8](repeating: 0, count: zerosAhead)
 
   init(
