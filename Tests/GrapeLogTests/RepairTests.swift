@@ -99,6 +99,24 @@ import Testing
     #expect(report.losses.reduce(0) { $0 + $1.offsets.count } < 200 && whole != bytes)
   }
 
+  @Test("verify names partition and offsets of what it cannot read, also where nothing behind it shows them")
+  func named() async throws {
+    let files = try await log()
+    let group = try files.groups().first { $0.file.hasSuffix(try! files.segments()[1]) && $0.entries.count == 1 }
+    let damaged = try #require(group)
+    guard case .append(let place, let batch, _) = damaged.entries[0] else { return }
+    let name = try files.segments()[1]
+    var bytes = try files.read(name)
+    bytes[Int(damaged.fileOffset) + 200] ^= 1
+    try files.write(bytes, to: name)
+    let report = try CommitLog.verify(directory: files.path)
+    #expect(
+      report.problems.contains {
+        $0.partition == place && $0.offsets == batch.baseOffset..<batch.lastOffset + 1
+          && $0.message.contains("unreadable")
+      }, "\(report.problems)")
+  }
+
   @Test("a missing segment is replaced by an empty one, and offsets go on behind it")
   func missing() async throws {
     let files = try await log()

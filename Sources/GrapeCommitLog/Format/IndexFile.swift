@@ -9,6 +9,8 @@ import GrapeWire
 struct IndexFile: Sendable {
   static let headerBytes = 72
   static let recordBytes = 64
+  /// Where the header has the sequence of the segment's last group.
+  static let lastSequenceOffset = 48
   static let version: UInt32 = 1
   private static let magic: UInt64 = 0x4752_4150_4549_4458  // "GRAPEIDX"
 

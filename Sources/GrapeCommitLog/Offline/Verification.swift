@@ -204,6 +204,7 @@ struct Verification {
     if let next = try scanner.findGroup(knowing: 0, from: damaged + 1) {
       if try reread(scanner, damaged) { return true }
       report.add(.init(file: path, fileOffset: damaged, message: "\(reason); \(next - damaged) bytes are unreadable"))
+      tellLost(scanner.header, damaged..<next, path)
       try scanner.seek(to: next)
       return true
     }
@@ -212,11 +213,31 @@ struct Verification {
     if hasLater {
       if try reread(scanner, damaged) { return true }
       report.add(.init(file: path, fileOffset: damaged, message: reason))
+      tellLost(scanner.header, damaged..<scanner.header.capacity, path)
       return false
     }
     report.tail = "\(path): byte \(damaged): \(reason)"
     finished = true
     return false
+  }
+
+  /// Tells whose records were in bytes of a segment that cannot be read, if its index knows.
+  private mutating func tellLost(_ segment: SegmentHeader, _ bytes: Range<Int64>, _ path: String) {
+    guard let index = (try? storage.index(of: segment)) ?? nil else { return }
+    let name = IndexFile.fileName(base: segment.base)
+    for place in 0..<index.count {
+      let record = index.record(place)
+      let run = try? index.run(record) { () throws(LogError) in try storage.open(name, writable: false) }
+      guard let run = run ?? nil else { continue }
+      let first = run.firstIndex { bytes.contains($0.position - segment.base) }
+      guard let first else { continue }
+      let behind = run[first...].first { !bytes.contains($0.position - segment.base) }?.baseOffset ?? record.end
+      report.add(
+        .init(
+          file: path, fileOffset: run[first].position - segment.base,
+          partition: TopicPartition(topics[record.topic]?.name ?? "#\(record.topic)", record.partition),
+          offsets: run[first].baseOffset..<max(behind, run[first].baseOffset + 1), message: "records are unreadable"))
+    }
   }
 
   /// Segments behind the log's end have a header and nothing else. What the next start would cut or refuse is told.
@@ -358,5 +379,21 @@ struct Verification {
       let expected = known.next[Int(partition)]
     else { return }
     topics[topic]!.next[Int(partition)] = max(expected, end)
+  }
+}
+
+extension SegmentStorage {
+  /// The index of a segment as its file has it, for somebody who wants to know what was in damaged bytes. Nil if it is
+  /// missing or damaged too.
+  fileprivate func index(of header: SegmentHeader) throws(LogError) -> IndexFile? {
+    let name = IndexFile.fileName(base: header.base)
+    guard try list().contains(name) else { return nil }
+    let file = try open(name, writable: false)
+    defer { file.close() }
+    let fields = ByteStorage(capacity: IndexFile.headerBytes)
+    let target = UnsafeMutableRawBufferPointer(start: fields.base, count: IndexFile.headerBytes)
+    guard try file.read(into: target, at: 0) == IndexFile.headerBytes else { return nil }
+    let sequence: UInt64 = UnsafeRawBufferPointer(target).bigEndian(at: IndexFile.lastSequenceOffset)
+    return try IndexFile(file, of: Segment(header, lastSequence: sequence))
   }
 }
