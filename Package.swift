@@ -38,11 +38,11 @@ let package = Package(
       dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
     .executableTarget(
       name: "GrapeCommitLogBench", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
+    .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeCore", "GrapeWire"]),
     // The log on a simulated disk, step by step from a seed, beside a model that checks it.
     .target(
-      name: "GrapeCommitLogSimulation", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire"]),
+      name: "GrapeCommitLogSimulation", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeTestKit", "GrapeWire"]),
     .executableTarget(name: "GrapeLogSimulator", dependencies: ["GrapeCommitLogSimulation"]),
-    .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeCore", "GrapeWire"]),
 
     // What an application's author imports.
     .target(name: "Grape", dependencies: ["GrapeWire", "GrapeCore", "CGrapeLinux"]),

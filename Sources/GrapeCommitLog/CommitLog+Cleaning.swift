@@ -14,15 +14,31 @@ extension CommitLog {
     var idleEpoch: UInt64?
     /// The last round of compaction left records alone that consumers had not had yet.
     var spared = false
-    /// What compaction had to do when it began last: nothing new, nothing to do.
-    var fruitless: DirtySignature?
+    var attempts = Attempts()
     /// Segments with damage in them: left alone until somebody has mended them.
     var damaged: Set<Segment.Key> = []
   }
 
-  struct DirtySignature: Equatable {
-    var dirty: UInt64
-    var claims: UInt64
+  /// What compaction has tried: what waits for its consumers must not be rewritten again and again to no effect.
+  struct Attempts {
+    /// How far consumers had come, and where the newest old segment ended.
+    private var claims: UInt64 = 0
+    private var end: Int64 = 0
+    /// Numbers of dirty bytes that it began with since then.
+    private var dirty: Set<UInt64> = []
+
+    /// False if all is as it was when an attempt was made.
+    mutating func begin(dirty: UInt64, claims: UInt64, end: Int64) -> Bool {
+      if claims != self.claims || end != self.end { self = Attempts(claims: claims, end: end) }
+      return self.dirty.insert(dirty).inserted
+    }
+
+    init() {}
+
+    private init(claims: UInt64, end: Int64) {
+      self.claims = claims
+      self.end = end
+    }
   }
 
   /// Compaction under way.
@@ -58,7 +74,7 @@ extension CommitLog {
     } catch {
       cleaning.withLock { state in
         state.pass = nil
-        state.fruitless = nil
+        state.attempts = Attempts()
       }
       if case .failed(let error) = error { note(error) }
     }
@@ -163,15 +179,13 @@ extension CommitLog {
       }
     }
     guard let firstDirty, Double(dirty) >= options.cleanableShare * Double(dirty + clean) else { return nil }
-    // What waits for its consumers would be rewritten again and again to no effect.
-    let signature = DirtySignature(dirty: dirty, claims: liveness.claims)
-    if cleaning.withLock({ $0.fruitless == signature }) { return nil }
+    let isNew = cleaning.withLock {
+      $0.attempts.begin(dirty: dirty, claims: liveness.claims, end: segments.last!.upperBound)
+    }
+    guard isNew else { return nil }
     var learned = try learn(segments, candidates, from: segments.startIndex, liveness)
     if learned.next <= firstDirty { learned = try learn(segments, candidates, from: firstDirty, liveness) }
-    cleaning.withLock { state in
-      state.fruitless = signature
-      state.spared = false
-    }
+    cleaning.withLock { $0.spared = false }
     guard learned.next > firstDirty else { return nil }
     let covered = candidates[..<(learned.next - segments.startIndex)]
     return CompactionPass(

@@ -40,4 +40,21 @@ import Testing
       #expect(try Simulation.traced(seed: seed).trace == Simulation.traced(seed: seed).trace, "seed \(seed)")
     }
   }
+
+  /// `GRAPE_CLEANING_SIMULATIONS=N` runs N seeds instead of a few.
+  private static let cleanings =
+    ProcessInfo.processInfo.environment["GRAPE_CLEANING_SIMULATIONS"].flatMap { UInt64($0) } ?? 150
+
+  @Test("retention and compaction remove only what they may, whenever the process dies or the power goes")
+  func cleaning() throws {
+    var deaths = 0
+    var cleaned: UInt64 = 0
+    for seed in 0..<Self.cleanings {
+      let simulation = CleaningSimulation(seed: seed)
+      try simulation.run()
+      deaths += simulation.deaths
+      cleaned += simulation.cleaned
+    }
+    #expect(deaths > 0 && cleaned > Self.cleanings)
+  }
 }
