@@ -79,7 +79,8 @@ package final class CleaningSimulation: @unchecked Sendable {
   }
 
   private func fail(_ message: String) throws(Failure) {
-    throw Failure(description: "seed \(seed): \(message); before that:\n  " + trace.suffix(40).joined(separator: "\n  "))
+    throw Failure(
+      description: "seed \(seed): \(message); before that:\n  " + trace.suffix(40).joined(separator: "\n  "))
   }
 
   // MARK: Steps
