@@ -132,12 +132,7 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     _ name: String, configuration: TopicConfiguration,
     completion: @escaping @Sendable (Result<Void, LogError>) -> Void
   ) {
-    do {
-      try configuration.check(name: name)
-    } catch {
-      return completion(.failure(error))
-    }
-    submit(Operation(.createTopic(name, configuration, completion)))
+    submit(Operation(.createTopic(name, configuration, completion)), checking: configuration, of: name)
   }
 
   public func deleteTopic(_ name: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
@@ -148,12 +143,16 @@ public final class CommitLog: EventLog, @unchecked Sendable {
     _ name: String, configuration: TopicConfiguration,
     completion: @escaping @Sendable (Result<Void, LogError>) -> Void
   ) {
+    submit(Operation(.alterTopic(name, configuration, completion)), checking: configuration, of: name)
+  }
+
+  private func submit(_ operation: Operation, checking configuration: TopicConfiguration, of name: String) {
     do {
       try configuration.check(name: name)
     } catch {
-      return completion(.failure(error))
+      return operation.fail(error)
     }
-    submit(Operation(.alterTopic(name, configuration, completion)))
+    submit(operation)
   }
 
   public func deleteRecords(

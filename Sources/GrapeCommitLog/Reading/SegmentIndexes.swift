@@ -88,21 +88,21 @@ final class SegmentIndexes: Sendable {
   ) throws(Fault) -> [PartitionIndex.Location] {
     let segment = segments[place]
     if let known = cache.withLock({ $0.entries[segment.key]?.runs[record.key] }) { return known }
-    var index = try index(segments, place)
-    var found = index.find(record.topic, record.partition) ?? record
+    let index = try index(segments, place)
+    // The record may be of an index that was made anew since.
+    let found = index.find(record.topic, record.partition) ?? record
     if let run = try read(segment, index, found) {
       keepRun(segment, found, run)
       return run
     }
     // The directory was sound, this part of the file is not.
-    index = try rebuild(segments, place)
-    keep(segment, index)
-    guard let again = index.find(record.topic, record.partition), let run = try read(segment, index, again) else {
+    let rebuilt = try rebuild(segments, place)
+    keep(segment, rebuilt)
+    guard let again = rebuilt.find(record.topic, record.partition), let run = try read(segment, rebuilt, again) else {
       throw .failed(
         LogError(.corrupt, "\(IndexFile.fileName(base: segment.base)): cannot be read back after it was made anew"))
     }
-    found = again
-    keepRun(segment, found, run)
+    keepRun(segment, again, run)
     return run
   }
 
