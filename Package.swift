@@ -24,12 +24,16 @@ let package = Package(
     // C: system libraries and the Linux calls that the Glibc module lacks.
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
     .target(name: "CGrapeLinux"),
     .target(name: "CGrapeResources"),
 
     // Formats and rules: no I/O.
     .target(name: "GrapeWire", dependencies: ["CGrapeLinux", "CZstd"]),
     .target(name: "GrapeCore", dependencies: ["GrapeWire"]),
+
+    // State: formats, and the map of entries that nodes write and workers read.
+    .target(name: "GrapeState", dependencies: ["GrapeWire", "CLMDB"]),
 
     // The message-passing layer.
     .target(name: "GrapeLog", dependencies: ["GrapeWire", "GrapeCore"]),
@@ -89,6 +93,7 @@ let package = Package(
       ]),
 
     .testTarget(name: "GrapeWireTests", dependencies: ["GrapeWire"], resources: [.copy("Golden")]),
+    .testTarget(name: "GrapeStateTests", dependencies: ["GrapeState", "GrapeWire"]),
     .testTarget(name: "GrapeCoreTests", dependencies: ["GrapeCore", "GrapeWire"]),
     // Appends until it is killed; the crash test's victim.
     .executableTarget(

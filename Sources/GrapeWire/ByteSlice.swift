@@ -95,3 +95,11 @@ extension ByteSlice: Hashable {
 
   private var base: UnsafeRawPointer { UnsafeRawPointer(storage.base) + offset }
 }
+
+extension ByteSlice: Comparable {
+  /// Bytewise order; a prefix comes before what it begins. O(n).
+  public static func < (left: ByteSlice, right: ByteSlice) -> Bool {
+    let order = memcmp(left.base, right.base, min(left.count, right.count))
+    return order < 0 || (order == 0 && left.count < right.count)
+  }
+}
