@@ -37,6 +37,8 @@ let package = Package(
 
     // The message-passing layer.
     .target(name: "GrapeLog", dependencies: ["GrapeWire", "GrapeCore"]),
+    // State stores, and how they follow their changelogs.
+    .target(name: "GrapeStore", dependencies: ["GrapeState", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
     .target(
       name: "GrapeCommitLog",
       dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
@@ -68,14 +70,14 @@ let package = Package(
     .target(
       name: "GrapeEngine",
       dependencies: [
-        "GrapeLog", "GrapeWorkers", "GrapeReactor", "GrapeCore", "GrapeWire", "CGrapeLinux",
+        "GrapeLog", "GrapeStore", "GrapeWorkers", "GrapeReactor", "GrapeCore", "GrapeWire", "CGrapeLinux",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
         .product(name: "Logging", package: "swift-log"),
       ]),
     .target(
       name: "GrapeNode",
       dependencies: [
-        "GrapeEngine", "GrapeWorkers", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeReactor",
+        "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeReactor",
         "GrapeCore", "GrapeWire", "CGrapeLinux", "CGrapeResources",
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "Logging", package: "swift-log"),
@@ -93,6 +95,8 @@ let package = Package(
       ]),
 
     .testTarget(name: "GrapeWireTests", dependencies: ["GrapeWire"], resources: [.copy("Golden")]),
+    .testTarget(
+      name: "GrapeStoreTests", dependencies: ["GrapeStore", "GrapeState", "GrapeTestKit", "GrapeLog", "GrapeWire"]),
     .testTarget(name: "GrapeStateTests", dependencies: ["GrapeState", "GrapeWire"]),
     .testTarget(name: "GrapeCoreTests", dependencies: ["GrapeCore", "GrapeWire"]),
     // Appends until it is killed; the crash test's victim.

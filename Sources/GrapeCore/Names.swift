@@ -32,6 +32,12 @@ public struct AppName: Hashable, Comparable, Sendable, CustomStringConvertible {
   /// The topic that takes the events which the application gave up on.
   public var deadLettersTopic: String { text + ".dead" }
 
+  /// The changelog of the application's state.
+  public var stateTopic: String { text + ".state" }
+
+  /// The topic that takes writes of the application's state from outside.
+  public var writesTopic: String { text + ".writes" }
+
   /// The application whose input `topic` is; nil if it is no input topic.
   public init?(eventsTopic topic: String) {
     guard topic.hasSuffix(".events"), let name = try? AppName(String(topic.dropLast(7))) else { return nil }

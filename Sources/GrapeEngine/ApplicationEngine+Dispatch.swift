@@ -74,6 +74,7 @@ extension ApplicationEngine {
     // Same partition, same worker, as long as the set of workers stays.
     let session = readySessions[Int(lane.partition) % readySessions.count]
     guard session.deliveries.count < profile.credits, let connection = session.connection else { return }
+    guard stateGates[index].admits(session.id) else { return }
     let slices: [ByteSlice]
     do throws(WireError) {
       slices = try deliverable(plan.batches, zstd: session.acceptsZstd)

@@ -2,6 +2,7 @@ internal import CGrapeLinux
 package import GrapeCore
 package import GrapeLog
 internal import GrapeReactor
+internal import GrapeStore
 internal import GrapeWire
 internal import GrapeWorkers
 internal import Logging
@@ -23,7 +24,8 @@ extension ApplicationEngine {
     }
     do throws(StatusError) {
       for output in result.outputs {
-        transaction.appends.append(try check(output, crcLeft: header.flags & 1 != 0, counted: &appended))
+        transaction.appends.append(
+          try check(output, from: partition, crcLeft: header.flags & 1 != 0, counted: &appended))
       }
     } catch {
       return condemn(session, "its output is not acceptable: \(error.message)")
@@ -32,6 +34,9 @@ extension ApplicationEngine {
     session.lastHeard = reactor.now
     session.unchangedSince = reactor.now
     pool.proved()
+    if transaction.appends.contains(where: { $0.partition.topic == stateTopic }) {
+      stateGates[Int(partition)].wrote(session.id)
+    }
     settle(result, delivery: delivery, lane: Int(partition), transaction: &transaction, worker: session.name)
     commit(transaction, lane: Int(partition), result: result, delivery: delivery, appended: appended)
     schedulePump()
@@ -40,7 +45,7 @@ extension ApplicationEngine {
 
   /// Holds an output against where this application may send, and against the format.
   private func check(
-    _ output: WorkerResult.Output, crcLeft: Bool, counted: inout [(ApplicationEngine, Arrival)]
+    _ output: WorkerResult.Output, from source: Int32, crcLeft: Bool, counted: inout [(ApplicationEngine, Arrival)]
   ) throws(StatusError) -> Transaction.Append {
     if crcLeft, output.batch.count >= RecordBatch.headerSize {
       // The frame's memory is ours alone until it is committed.
@@ -54,6 +59,16 @@ extension ApplicationEngine {
       }
       do throws(WireError) {
         header = try RecordBatch.validate(output.batch, checkingCRC: !crcLeft, limit: environment.batchLimit) { _ in }
+      } catch {
+        throw StatusError(.badRequest, "record batch for \(output.topic): \(error.message)")
+      }
+    } else if output.topic == stateTopic {
+      guard output.partition == source else {
+        throw StatusError(
+          .badRequest, "state of partition \(output.partition) is written by a result for partition \(source)")
+      }
+      do throws(WireError) {
+        header = try ChangelogBatches.validate(output.batch, checkingCRC: !crcLeft, limit: environment.batchLimit)
       } catch {
         throw StatusError(.badRequest, "record batch for \(output.topic): \(error.message)")
       }
@@ -136,10 +151,11 @@ extension ApplicationEngine {
     unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
       switch outcome {
-      case .success:
+      case .success(let receipt):
         unfinishedCommits -= 1
         lanes[index].committed(upTo: offset)
         record(result, delivery: delivery)
+        applyState(transaction, receipt, lane: index, processed: offset)
       case .failure(let error):
         for (engine, arrival) in appended { engine.noteRefused(arrival) }
         // The log takes no more; what was not committed runs again when the node is started anew.

@@ -89,6 +89,7 @@ extension ApplicationEngine {
       }
     }
     session.process = nil
+    forgetReaders()
     perform(pool.exited(session.id, now: reactor.now))
     settleStop()
     schedulePump()
@@ -165,7 +166,7 @@ extension ApplicationEngine {
       "maxEvent": JSONValue(environment.eventLimit), "maxHops": JSONValue(environment.hopLimit),
       "credits": JSONValue(profile.credits), "slots": JSONValue(strings: slotNames),
       "compression": .string(profile.compression.description), "config": deployment.manifest.config,
-      "routes": .object(routes),
+      "routes": .object(routes), "state": stateWelcome,
     ]
   }
 
@@ -177,6 +178,7 @@ extension ApplicationEngine {
     case .result: take(header, body, from: session)
     case .heartbeat: heartbeat(body, from: session)
     case .log: workerLog(body, from: session)
+    case .state: question(header, body, from: session)
     case .goodbye:
       session.isDraining = true
       updateReady()

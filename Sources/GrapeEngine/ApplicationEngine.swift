@@ -30,6 +30,10 @@ public final class ApplicationEngine {
 
   let environment: EngineEnvironment
   var lanes: [LaneStateMachine] = []
+  /// By partition, as `lanes`.
+  var stateGates: [StateGate] = []
+  /// Attempts to open a partition's state anew since it last worked.
+  var stateAttempts: [Int: Int] = [:]
   /// What waits in each lane, by slot; empty until the lanes are there.
   var backlogs: [LaneBacklog] = []
   /// Events that wait in all lanes.
@@ -114,11 +118,14 @@ public final class ApplicationEngine {
           claim(offsets)
           backlogs = lanes.map { LaneBacklog(first: $0.processed, end: $0.end, slots: slotNames.count) }
           waiting = backlogs.reduce(0) { $0 + $1.count }
-          state = stopped ? .stopped : .running
-          if stopped { perform(pool.stop(now: reactor.now)) }
-          countBacklog()
-          schedulePump()
-          completion(.success(()))
+          stateGates = lanes.map { _ in StateGate() }
+          openState { [self] in
+            state = stopped ? .stopped : .running
+            if stopped { perform(pool.stop(now: reactor.now)) }
+            countBacklog()
+            schedulePump()
+            completion(.success(()))
+          }
         })
     }
   }

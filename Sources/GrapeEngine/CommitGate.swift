@@ -43,12 +43,24 @@ public final class CommitGate {
           failure = failure ?? error
         }
         completion(result)
-        if bytesInFlight <= clientLimit / 2, !waiting.isEmpty {
-          let resumed = waiting
-          waiting.removeAll()
-          for action in resumed { action() }
-        }
+        resumeWaiting()
       })
+  }
+
+  /// Counts bytes that are held for something that follows a commit.
+  func hold(_ bytes: Int) { bytesInFlight += bytes }
+
+  /// Counts them no longer.
+  func release(_ bytes: Int) {
+    bytesInFlight -= bytes
+    resumeWaiting()
+  }
+
+  private func resumeWaiting() {
+    guard bytesInFlight <= clientLimit / 2, !waiting.isEmpty else { return }
+    let resumed = waiting
+    waiting.removeAll()
+    for action in resumed { action() }
   }
 
   /// A commit that others build on failed: nothing further may be taken from the log, or progress would pass over what was lost.

@@ -28,6 +28,7 @@ public struct EngineEnvironment {
   public var reactor: Reactor
   public var gate: CommitGate
   public var flusher: ConnectionFlusher
+  public var state: StateKeeper
   /// The node's name.
   public var node: String
   /// Where replies to calls through this node go.
@@ -48,7 +49,7 @@ public struct EngineEnvironment {
   public var launch: (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
 
   public init(
-    reactor: Reactor, gate: CommitGate, flusher: ConnectionFlusher, node: String, replyTopic: String,
+    reactor: Reactor, gate: CommitGate, flusher: ConnectionFlusher, state: StateKeeper, node: String, replyTopic: String,
     replyPartitions: Int32, eventLimit: Int, frameLimit: Int, batchLimit: Int, hopLimit: Int, logger: Logger,
     engine: @escaping (_ topic: String) -> ApplicationEngine?,
     launch: @escaping (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
@@ -56,6 +57,7 @@ public struct EngineEnvironment {
     self.reactor = reactor
     self.gate = gate
     self.flusher = flusher
+    self.state = state
     self.node = node
     self.replyTopic = replyTopic
     self.replyPartitions = replyPartitions

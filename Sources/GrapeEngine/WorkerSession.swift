@@ -14,6 +14,8 @@ final class WorkerSession {
   /// Unanswered deliveries: partition by delivery id.
   var deliveries: [UInt64: Int32] = [:]
   var acceptsZstd = false
+  /// Questions about state that were not answered yet.
+  var questions = 0
   var isDraining = false
   /// It was told to go (by us): its end is no failure of the events it holds.
   var wasReleased = false

@@ -55,6 +55,8 @@ actor Deployer {
   private static let archiveLimit = 256 * 1024 * 1024
   /// An upload that has not ended by then is given up, nanoseconds.
   private static let uploadTimeout: Int64 = 600_000_000_000
+  /// How long writes from outside are kept once they are done, milliseconds.
+  private static let writesAge: Int64 = 3_600_000
 
   private let thread: WorkThread
   private let log: any EventLog
@@ -99,6 +101,12 @@ actor Deployer {
     var apps: [InstalledApp] = []
     for entry in entries.values.sorted(by: { $0.app < $1.app }) {
       let unpacked = try await unpack(entry)
+      do throws(LogError) {
+        // Applications deployed by a version without state have no such topics yet.
+        try await createStateTopics(unpacked.package.manifest)
+      } catch {
+        throw NodeError("the topics of \(entry.app)'s state cannot be created: \(error.message)")
+      }
       apps.append(
         InstalledApp(
           manifest: unpacked.package.manifest, version: entry.version, directory: unpacked.folder,
@@ -268,6 +276,7 @@ actor Deployer {
           partitions: Int32(manifest.partitions), retentionMilliseconds: age == 0 ? nil : Int64(age),
           retentionBytes: profile.retentionSize == 0 ? nil : Int64(profile.retentionSize)))
       try await log.createTopic(manifest.name.deadLettersTopic, configuration: TopicConfiguration(partitions: 1))
+      try await createStateTopics(manifest)
     } catch {
       throw StatusError(
         error.code == .topicExists || error.code == .invalidArgument ? .conflict : .unavailable, error.message)
@@ -289,6 +298,16 @@ actor Deployer {
       bytes: archive.count, isStopped: stopped, deployedMs: grape_realtime_ms())
     try await record(entry)
     return entry
+  }
+
+  /// Changelog, and writes from outside.
+  private func createStateTopics(_ manifest: Manifest) async throws(LogError) {
+    let partitions = Int32(manifest.partitions)
+    try await log.ensureTopic(
+      manifest.name.stateTopic, configuration: TopicConfiguration(partitions: partitions, cleanup: .compact))
+    try await log.ensureTopic(
+      manifest.name.writesTopic,
+      configuration: TopicConfiguration(partitions: partitions, retentionMilliseconds: Self.writesAge))
   }
 
   /// Notes whether the application is to run.

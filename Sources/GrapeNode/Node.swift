@@ -4,6 +4,8 @@ internal import GrapeCore
 internal import GrapeEngine
 internal import GrapeLog
 internal import GrapeReactor
+internal import GrapeStore
+internal import GrapeWire
 internal import Glibc
 internal import Logging
 internal import ServiceLifecycle
@@ -66,7 +68,8 @@ struct NodeService: Service {
       let deployer = Deployer(dataDirectory: configuration.dataDirectory, log: log, thread: thread)
       let apps = try await deployer.load()
       let reactor = try startReactor(log)
-      let core = try await startCore(reactor, log: log, deployer: deployer, apps: apps)
+      let state = try startState(log)
+      let core = try await startCore(reactor, log: log, state: state, deployer: deployer, apps: apps)
       logger.info(
         "node ready",
         metadata: [
@@ -76,6 +79,7 @@ struct NodeService: Service {
       try? await gracefulShutdown()
       logger.info("node stopping", metadata: ["node": "\(configuration.name)"])
       await stop(core, reactor: reactor)
+      await stop(state)
     } catch {
       await log.close()
       throw error
@@ -153,15 +157,40 @@ struct NodeService: Service {
     return reactor
   }
 
+  private func startState(_ log: CommitLog) throws -> StateKeeper {
+    let provider: LMDBStateStoreProvider
+    do throws(StateError) {
+      provider = try LMDBStateStoreProvider(root: configuration.dataDirectory + "/state")
+    } catch {
+      throw NodeError("state cannot be kept: \(error.message)")
+    }
+    let thread = try Reactor()
+    try startThread(name: "state") { thread.run() }
+    return StateKeeper(provider: provider, log: log, thread: thread, batchLimit: FrameHeader.defaultLimit)
+  }
+
+  /// Closes the stores, so that the next start can trust them whatever happens to the machine.
+  private func stop(_ state: StateKeeper) async {
+    let failures = await withCheckedContinuation { continuation in
+      state.close { continuation.resume(returning: $0) }
+    }
+    for failure in failures {
+      logger.warning(
+        "state was not closed in order; it is checked at the next start", metadata: ["error": "\(failure)"])
+    }
+    state.stop()
+  }
+
   private func startCore(
-    _ reactor: Reactor, log: CommitLog, deployer: Deployer, apps: [InstalledApp]
+    _ reactor: Reactor, log: CommitLog, state: StateKeeper, deployer: Deployer, apps: [InstalledApp]
   ) async throws -> ReactorBound<NodeCore> {
     let launcher = LaunchPlanner(
       socket: configuration.socket, sdkDirectory: configuration.dataDirectory + "/sdk",
       cacheDirectory: configuration.dataDirectory + "/cache", environment: environment)
     let (configuration, logger, requestStop) = (configuration, logger, requestStop)
     return try await reactor.perform { finish in
-      let core = NodeCore(configuration: configuration, log: log, reactor: reactor, launcher: launcher, logger: logger)
+      let core = NodeCore(
+        configuration: configuration, log: log, state: state, reactor: reactor, launcher: launcher, logger: logger)
       let bound = ReactorBound(core, reactor: reactor)
       // The ends of a turn, in this order: gathered events become commits, commits are written, what came of it is sent.
       reactor.atTurnEnd { core.intake.flush() }

@@ -13,6 +13,7 @@ final class NodeCore {
   let flusher = ConnectionFlusher()
   let intake: Intake
   let calls: CallTable
+  let state: StateKeeper
   let configuration: NodeConfiguration
   let logger: Logger
   let launcher: LaunchPlanner
@@ -33,7 +34,11 @@ final class NodeCore {
   /// Time for HELLO.
   private static let openingTimeout: Int64 = 10_000_000_000
 
-  init(configuration: NodeConfiguration, log: any EventLog, reactor: Reactor, launcher: LaunchPlanner, logger: Logger) {
+  init(
+    configuration: NodeConfiguration, log: any EventLog, state: StateKeeper, reactor: Reactor, launcher: LaunchPlanner,
+    logger: Logger
+  ) {
+    self.state = state
     self.configuration = configuration
     self.reactor = reactor
     self.launcher = launcher
@@ -52,7 +57,7 @@ final class NodeCore {
 
   private func environment() -> EngineEnvironment {
     EngineEnvironment(
-      reactor: reactor, gate: gate, flusher: flusher, node: configuration.name.text, replyTopic: calls.topic,
+      reactor: reactor, gate: gate, flusher: flusher, state: state, node: configuration.name.text, replyTopic: calls.topic,
       replyPartitions: 1, eventLimit: configuration.eventLimit, frameLimit: FrameHeader.defaultLimit,
       batchLimit: batchLimit, hopLimit: configuration.hopLimit, logger: logger,
       engine: { [unowned self] topic in

@@ -19,6 +19,8 @@ public enum FrameType: UInt8, Sendable, CaseIterable {
   case result = 0x31
   case log = 0x32
   case drain = 0x33
+  case state = 0x34
+  case stated = 0x35
 }
 
 /// The 16 bytes before a frame's body.

@@ -130,7 +130,7 @@ public func precedes(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPoi
 }
 
 /// Text if it is text, otherwise hexadecimal; shortened.
-func readable(_ bytes: UnsafeRawBufferPointer) -> String {
+package func readable(_ bytes: UnsafeRawBufferPointer) -> String {
   let shown = bytes.prefix(40)
   let rest = bytes.count > 40 ? "…" : ""
   if let text = String(validating: shown, as: UTF8.self), !text.unicodeScalars.contains(where: { $0.value < 32 }) {

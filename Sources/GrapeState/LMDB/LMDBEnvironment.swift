@@ -102,6 +102,11 @@ package final class LMDBEnvironment: @unchecked Sendable {
     return Int(dead)
   }
 
+  /// Puts everything written so far on the disk.
+  package func sync() throws(StateError) {
+    try LMDB.check(mdb_env_sync(handle, 1), "synchronising the state in \(path)")
+  }
+
   /// Writes a compact copy of the present state to `descriptor`, as a file of its own.
   package func copy(to descriptor: Int32) throws(StateError) {
     try LMDB.check(mdb_env_copyfd2(handle, descriptor, UInt32(MDB_CP_COMPACT)), "copying the state in \(path)")

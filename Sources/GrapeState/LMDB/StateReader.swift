@@ -83,13 +83,13 @@ package final class StateReader {
   }
 
   @inline(__always)
-  static func entry(in stored: UnsafeRawBufferPointer) throws(StateError) -> UnsafeRawBufferPointer {
+  package static func entry(in stored: UnsafeRawBufferPointer) throws(StateError) -> UnsafeRawBufferPointer {
     guard stored.count > checksumSize else { throw StateError(.corrupt, "an entry has \(stored.count) bytes") }
     return UnsafeRawBufferPointer(rebasing: stored[checksumSize...])
   }
 
   /// Whether the stored bytes are what was written for `key`.
-  static func isSound(_ stored: UnsafeRawBufferPointer, of key: UnsafeRawBufferPointer) -> Bool {
+  package static func isSound(_ stored: UnsafeRawBufferPointer, of key: UnsafeRawBufferPointer) -> Bool {
     guard stored.count > checksumSize else { return false }
     let expected = UInt32(bigEndian: stored.loadUnaligned(as: UInt32.self))
     return checksum(key, UnsafeRawBufferPointer(rebasing: stored[checksumSize...])) == expected
@@ -128,6 +128,40 @@ package final class StateReader {
     assert(isOpen)
     return try StateCursor(
       transaction, environment.databases.entries, range: range, descending: descending, path: environment.path)
+  }
+
+  /// Calls `body` with full key and stored bytes, checksum included, of all entries until it returns false.
+  package func forEachStored(
+    _ body: (_ key: UnsafeRawBufferPointer, _ stored: UnsafeRawBufferPointer) throws(StateError) -> Bool
+  ) throws(StateError) {
+    try walk(environment.databases.entries, body)
+  }
+
+  /// Calls `body` with store, tag and key of every tag of every entry until it returns false.
+  package func forEachTag(
+    _ body: (_ store: String, _ tag: String, _ key: UnsafeRawBufferPointer) throws(StateError) -> Bool
+  ) throws(StateError) {
+    try walk(environment.databases.tags) { (place, key) throws(StateError) in
+      let split = try StateKey.split(place)
+      return try body(
+        String(decoding: place[1..<split], as: UTF8.self), String(decoding: place[split...], as: UTF8.self), key)
+    }
+  }
+
+  private func walk(
+    _ database: UInt32, _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws(StateError) -> Bool
+  ) throws(StateError) {
+    var opened: OpaquePointer?
+    try LMDB.check(mdb_cursor_open(transaction, database, &opened), "the state in \(environment.path)")
+    defer { mdb_cursor_close(opened) }
+    var key = MDB_val()
+    var value = MDB_val()
+    var code = mdb_cursor_get(opened, &key, &value, MDB_FIRST)
+    while code == 0 {
+      guard try body(LMDB.bytes(key), LMDB.bytes(value)) else { return }
+      code = mdb_cursor_get(opened, &key, &value, MDB_NEXT)
+    }
+    if code != MDB_NOTFOUND { throw LMDB.failure(code, "the state in \(environment.path)") }
   }
 
   /// Keys (without the store) of a store's entries with `tag`, ascending, from `first` on, until `body` returns false.

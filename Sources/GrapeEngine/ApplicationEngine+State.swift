@@ -1,0 +1,162 @@
+internal import CGrapeLinux
+internal import GrapeCore
+internal import GrapeLog
+internal import GrapeReactor
+internal import GrapeStore
+internal import GrapeWire
+internal import Logging
+
+/// The application's state: stores follow what is committed, workers learn where they are, and may ask.
+extension ApplicationEngine {
+  var stateTopic: String { name.stateTopic }
+
+  func changelog(_ lane: Int) -> TopicPartition { TopicPartition(stateTopic, lanes[lane].partition) }
+
+  /// What WELCOME says about state.
+  var stateWelcome: JSONValue {
+    let directory = environment.state.directory(of: name.text)
+    return [
+      "topic": .string(stateTopic), "partitions": JSONValue(partitions), "access": directory == nil ? "ask" : "map",
+      "path": .string(directory ?? ""), "maxKey": JSONValue(StateLimits.key), "maxValue": JSONValue(StateLimits.value),
+    ]
+  }
+
+  // MARK: Opening
+
+  /// Opens the state of all partitions. One that fails is tried again; its partition stands still meanwhile. `completion`
+  /// when each was tried once.
+  func openState(completion: @escaping () -> Void) {
+    var missing = lanes.count
+    for lane in lanes.indices {
+      openState(lane: lane) {
+        missing -= 1
+        if missing == 0 { completion() }
+      }
+    }
+  }
+
+  private func openState(lane index: Int, completion: @escaping () -> Void) {
+    let (app, logger) = (name.text, environment.logger)
+    let place = changelog(index)
+    let note = reactor.completion { [self] (message: String) in self.note("warning", "\(place): \(message)") }
+    environment.state.open(
+      app, changelog: place, processed: lanes[index].committed, note: note,
+      progress: { applied, end in
+        logger.info(
+          "state is being restored",
+          metadata: ["grape.app": "\(app)", "partition": "\(place.partition)", "records": "\(applied)", "of": "\(end)"])
+      },
+      completion: reactor.completion { [self] result in
+        switch result {
+        case .success:
+          stateAttempts[index] = nil
+          stateGates[index].opened()
+          schedulePump()
+        case .failure(let error): stateFailed(lane: index, error)
+        }
+        completion()
+      })
+  }
+
+  /// The store cannot be used: the lane waits, and the store is opened anew, later each time. What it lacks is in the changelog.
+  private func stateFailed(lane index: Int, _ error: StateError) {
+    guard state != .stopped || stateGates[index].isReady else { return }
+    stateGates[index].failed()
+    let attempt = stateAttempts[index, default: 0] + 1
+    stateAttempts[index] = attempt
+    problem = "the state of partition \(lanes[index].partition) cannot be used: \(error.message); its events wait, and it is tried again"
+    note("error", problem!)
+    logger.error("state cannot be used", metadata: ["grape.app": "\(name)", "error": "\(error)"])
+    let delay = min(Int64(60), 1 << Int64(min(attempt - 1, 6)))
+    reactor.schedule(after: delay * 1_000_000_000) { [self] in reopenState(lane: index) }
+  }
+
+  private func reopenState(lane index: Int) {
+    guard !stateGates[index].isReady else { return }
+    // Commits under way would be missing in what is read of the changelog, and come too late for the store.
+    guard unfinishedCommits == 0 else {
+      reactor.schedule(after: 100_000_000) { [self] in reopenState(lane: index) }
+      return
+    }
+    openState(lane: index) { [self] in
+      if stateGates.allSatisfy(\.isReady) { problem = nil }
+    }
+  }
+
+  // MARK: Following
+
+  /// Hands the changelog batches of a committed transaction to the store.
+  func applyState(_ transaction: Transaction, _ receipt: CommitReceipt, lane index: Int, processed: Int64) {
+    var batches: [LogBatch] = []
+    var bytes = 0
+    for (append, base) in zip(transaction.appends, receipt.baseOffsets) where append.partition.topic == stateTopic {
+      batches.append(
+        LogBatch(
+          bytes: append.batch, baseOffset: base, lastOffset: base + Int64(append.recordCount) - 1,
+          maxTimestamp: append.maxTimestamp))
+      bytes += append.batch.count
+    }
+    guard !batches.isEmpty, stateGates[index].isReady else { return }
+    environment.gate.hold(bytes)
+    environment.state.apply(
+      batches, to: changelog(index), processed: processed,
+      completion: reactor.completion { [self] result in
+        environment.gate.release(bytes)
+        switch result {
+        case .success:
+          stateGates[index].applied()
+          schedulePump()
+          settleStop()
+        case .failure(let error):
+          // One failure is told once: what follows it fails with it.
+          if stateGates[index].isReady { stateFailed(lane: index, error) }
+        }
+      })
+  }
+
+  /// A worker is gone: what it had open must not keep pages from being used again.
+  func forgetReaders() {
+    guard environment.state.directory(of: name.text) != nil else { return }
+    environment.state.clearDeadReaders(
+      lanes.indices.map(changelog), note: reactor.completion { [self] (message: String) in note("warning", message) })
+  }
+
+  // MARK: Questions of workers
+
+  /// Questions that a worker may have open.
+  static let questionLimit = 16
+
+  /// Answers a STATE frame.
+  func question(_ header: FrameHeader, _ body: ByteSlice, from session: WorkerSession) {
+    let question: StateQuestion
+    do throws(WireError) {
+      question = try StateQuestion(body)
+    } catch {
+      return refuse(header.id, "STATE is malformed: \(error.message)", to: session)
+    }
+    guard lanes.indices.contains(Int(question.partition)) else {
+      return refuse(header.id, "\(name) has no partition \(question.partition), it has \(partitions)", to: session)
+    }
+    guard session.questions < Self.questionLimit else {
+      return condemn(session, "it asked \(Self.questionLimit + 1) questions about state at a time")
+    }
+    session.questions += 1
+    environment.state.read(
+      changelog(Int(question.partition)), { (view, position) throws(StateError) in try question.answer(view, position) },
+      completion: reactor.completion { [self] result in
+        session.questions -= 1
+        switch result {
+        case .success(let answer): session.connection?.send(.stated, id: header.id) { $0.bytes(answer.unsafeBytes) }
+        case .failure(let error): refuse(header.id, error.message, to: session)
+        }
+      })
+  }
+
+  private func refuse(_ id: UInt64, _ message: String, to session: WorkerSession) {
+    let error: JSONValue = [
+      "status": JSONValue(Int(Status.badRequest.rawValue)), "name": .string(Status.badRequest.name),
+      "message": .string(message),
+    ]
+    session.connection?.send(.error, id: id) { $0.bytes(error.utf8) }
+  }
+}

@@ -1,0 +1,132 @@
+internal import CGrapeLinux
+public import GrapeLog
+public import GrapeReactor
+public import GrapeStore
+internal import GrapeWire
+
+/// Runs the state stores of a node on a thread of their own: opens and restores them, applies what was committed, reads.
+///
+/// What is asked for one partition is done in the order in which it was asked. Completions are called on the keeper's thread.
+public final class StateKeeper: @unchecked Sendable {
+  // Sendable: `provider` and `partitions` are touched by the thread alone.
+  let thread: Reactor
+  private let provider: any StateStoreProvider
+  private let log: any EventLog
+  /// Bytes of a changelog batch, unpacked.
+  private let batchLimit: Int
+  private var partitions: [TopicPartition: PartitionState] = [:]
+
+  /// - Parameter thread: the reactor that is to be used for nothing else.
+  public init(provider: any StateStoreProvider, log: any EventLog, thread: Reactor, batchLimit: Int) {
+    self.provider = provider
+    self.log = log
+    self.thread = thread
+    self.batchLimit = batchLimit
+  }
+
+  /// Where workers find the maps of an application; nil: they ask.
+  public func directory(of app: String) -> String? { provider.directory(of: app) }
+
+  /// How far a restore has come: records of the changelog applied, and the end that it goes to.
+  public typealias Progress = @Sendable (_ applied: Int64, _ end: Int64) -> Void
+
+  /// Opens the state of a partition and brings it to the end of its changelog.
+  ///
+  /// - Parameters:
+  ///   - processed: the offset of the input that the application has committed: the changelog has all that led there.
+  ///   - note: told what an administrator should know, such as that a damaged store is made anew.
+  func open(
+    _ app: String, changelog: TopicPartition, processed: Int64, note: @escaping @Sendable (String) -> Void,
+    progress: @escaping Progress, completion: @escaping @Sendable (Result<Void, StateError>) -> Void
+  ) {
+    let accepted = thread.post { [self] in
+      let state: PartitionState
+      if let open = partitions[changelog] {
+        state = open
+      } else {
+        state = PartitionState(app, changelog: changelog, provider: provider, log: log, batchLimit: batchLimit)
+        partitions[changelog] = state
+      }
+      state.open(processed: processed, on: thread, note: note, progress: progress, completion: completion)
+    }
+    if !accepted { completion(.failure(Self.stopped)) }
+  }
+
+  /// Applies batches that were committed to the changelog, and notes how far the input has been dealt with.
+  func apply(
+    _ batches: [LogBatch], to changelog: TopicPartition, processed: Int64,
+    completion: @escaping @Sendable (Result<Void, StateError>) -> Void
+  ) {
+    let accepted = thread.post { [self] in
+      guard let state = partitions[changelog] else { return completion(.failure(Self.stopped)) }
+      do throws(StateError) {
+        try state.apply(batches, processed: processed)
+        completion(.success(()))
+      } catch {
+        completion(.failure(error))
+      }
+    }
+    if !accepted { completion(.failure(Self.stopped)) }
+  }
+
+  /// Runs `body` on the state of one moment, and the position it has; the view is nil before anything was written.
+  func read<Value: Sendable>(
+    _ changelog: TopicPartition, _ body: @escaping @Sendable ((any StateView)?, StatePosition) throws(StateError) -> Value,
+    completion: @escaping @Sendable (Result<Value, StateError>) -> Void
+  ) {
+    let accepted = thread.post { [self] in
+      guard let state = partitions[changelog] else { return completion(.failure(Self.stopped)) }
+      do throws(StateError) { completion(.success(try state.read(body))) } catch { completion(.failure(error)) }
+    }
+    if !accepted { completion(.failure(Self.stopped)) }
+  }
+
+  /// Bytes that the stores of an application take.
+  func sizes(of changelogs: [TopicPartition], completion: @escaping @Sendable ([TopicPartition: Int]) -> Void) {
+    let accepted = thread.post { [self] in
+      var sizes: [TopicPartition: Int] = [:]
+      for changelog in changelogs { sizes[changelog] = partitions[changelog]?.store?.byteCount }
+      completion(sizes)
+    }
+    if !accepted { completion([:]) }
+  }
+
+  /// A worker died: what it had open is forgotten.
+  func clearDeadReaders(_ changelogs: [TopicPartition], note: @escaping @Sendable (String) -> Void) {
+    thread.post { [self] in
+      for changelog in changelogs {
+        do throws(StateError) { try partitions[changelog]?.store?.clearDeadReaders() } catch { note(error.message) }
+      }
+    }
+  }
+
+  /// Closes all stores in order. Nothing may be asked after it.
+  public func close(completion: @escaping @Sendable ([StateError]) -> Void) {
+    let accepted = thread.post { [self] in
+      var failures: [StateError] = []
+      for state in partitions.values {
+        do throws(StateError) { try state.close() } catch { failures.append(error) }
+      }
+      partitions.removeAll()
+      completion(failures)
+    }
+    if !accepted { completion([]) }
+  }
+
+  /// Closes the stores of partitions, so that they can be opened anew.
+  func close(_ changelogs: [TopicPartition], completion: @escaping @Sendable () -> Void) {
+    let accepted = thread.post { [self] in
+      for changelog in changelogs {
+        // What could not be closed in order is looked at when it is opened.
+        try? partitions.removeValue(forKey: changelog)?.close()
+      }
+      completion()
+    }
+    if !accepted { completion() }
+  }
+
+  /// Ends the thread. Nothing may be asked after it.
+  public func stop() { thread.stop() }
+
+  private static let stopped = StateError(.unavailable, "the state is closed")
+}

@@ -1,0 +1,115 @@
+@_exported public import GrapeState
+public import GrapeWire
+
+/// One change of one entry. The bytes are the caller's, valid during the call that is given it.
+public struct StateChange {
+  /// Full key.
+  public var key: UnsafeRawBufferPointer
+  /// The new entry; nil: it is removed.
+  public var entry: UnsafeRawBufferPointer?
+
+  public init(key: UnsafeRawBufferPointer, entry: UnsafeRawBufferPointer?) {
+    self.key = key
+    self.entry = entry
+  }
+}
+
+/// Holds the state of one partition of an application: what its changelog has come to.
+///
+/// A store is a view: whatever it loses is taken from the changelog again, as far as its position says that it is missing. So a store
+/// need not outlive a loss of power, but what it shows must always be exactly what its position says. Used by one thread at a time. `GrapeTestKit` has
+/// the suite of tests that each implementation must pass.
+public protocol StateStore: AnyObject {
+  /// How far it has come. `StatePosition.start` for a new store.
+  var position: StatePosition { get }
+
+  /// Makes all changes, and the position, true together, or none of them.
+  ///
+  /// - Parameter changes: in ascending order of their keys, each key once; entries are sound.
+  func apply(_ changes: [StateChange], position: StatePosition) throws(StateError)
+
+  /// Runs `body` on the state of one moment. What it sees must not escape it.
+  func withView<Value>(_ body: (any StateView) throws(StateError) -> Value) throws(StateError) -> Value
+
+  /// Checks everything that is stored against its checksums and its indexes. Returns what is wrong, a line each; empty: nothing.
+  func verify() throws(StateError) -> [String]
+
+  /// Writes a copy, complete in itself, into the new directory `path`.
+  func copy(to path: String) throws(StateError)
+
+  /// Bytes that it takes where it is stored.
+  var byteCount: Int { get }
+
+  /// Forgets what workers that died had open.
+  func clearDeadReaders() throws(StateError)
+
+  /// Ends its use: makes what is there last, if it can. Nothing may be called after it.
+  func close() throws(StateError)
+}
+
+/// The state of one partition at one moment.
+public protocol StateView {
+  /// The entry of a full key; nil: there is none.
+  func entry(_ key: UnsafeRawBufferPointer) throws(StateError) -> UnsafeRawBufferPointer?
+
+  /// Calls `body` with full key and entry of all entries in `range` (full keys), in order, until it returns false.
+  func scan(
+    _ range: Range<ByteSlice>, descending: Bool,
+    _ body: (_ key: UnsafeRawBufferPointer, _ entry: UnsafeRawBufferPointer) throws(StateError) -> Bool
+  ) throws(StateError)
+
+  /// Calls `body` with the keys (without the store) of a store's entries that have `tag`, ascending, until it returns false.
+  func keys(store: String, tag: String, _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool) throws(StateError)
+
+  /// Calls `body` with expiry and full key of all entries that have one, earliest first, until it returns false.
+  func expiring(_ body: (_ time: Int64, _ key: UnsafeRawBufferPointer) throws(StateError) -> Bool) throws(StateError)
+
+  /// Number of entries.
+  func count() throws(StateError) -> Int
+}
+
+/// Opens stores: what an implementation gives to a node. Used by one thread at a time.
+public protocol StateStoreProvider: AnyObject {
+  /// Where workers find the maps of `app`'s partitions, as docs/protocol.md says; nil: they cannot map them, and ask.
+  func directory(of app: String) -> String?
+
+  /// Opens what there is; nil: nothing. What there is but cannot be trusted (damaged, of another format, left by a loss of power) is removed:
+  /// `discarded` is told why.
+  func open(_ app: String, partition: Int32, discarded: (String) -> Void) throws(StateError) -> (any StateStore)?
+
+  /// Creates an empty store where there is none.
+  func create(_ app: String, partition: Int32) throws(StateError) -> any StateStore
+
+  /// Removes a closed store.
+  func remove(_ app: String, partition: Int32) throws(StateError)
+}
+
+extension StateView {
+  /// Keys that have all of `tags`, ascending. At least one tag.
+  public func keys(
+    store: String, tags: [String], _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
+  ) throws(StateError) {
+    guard let first = tags.first else { throw StateError(.invalidArgument, "no tag is given to find entries by") }
+    let rest = Array(tags.dropFirst())
+    try keys(store: store, tag: first) { (key) throws(StateError) in
+      if !rest.isEmpty {
+        let full = try StateKey(store: store, key)
+        guard let entry = try entry(full.bytes.unsafeBytes) else { return true }
+        let hasAll = try StateEntry(entry).hasTags(rest)
+        withExtendedLifetime(full) {}
+        if !hasAll { return true }
+      }
+      return try body(key)
+    }
+  }
+
+  /// The earliest expiry of all; nil: no entry expires.
+  public func firstExpiry() throws(StateError) -> Int64? {
+    var first: Int64?
+    try expiring { time, _ in
+      first = time
+      return false
+    }
+    return first
+  }
+}

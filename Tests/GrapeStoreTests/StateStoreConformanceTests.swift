@@ -1,0 +1,2 @@
+import GrapeStore
+import Testing
