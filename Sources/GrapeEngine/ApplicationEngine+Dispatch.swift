@@ -64,6 +64,7 @@ extension ApplicationEngine {
 
   /// Gives the lane's next events to its worker, if both are ready.
   func deliver(_ index: Int) {
+    if choreComesFirst(index) { return }
     guard !readySessions.isEmpty,
       let plan = lanes[index].planDelivery(
         now: reactor.now, batchBytes: profile.batchBytes, unpackedLimit: environment.batchLimit)
@@ -94,6 +95,7 @@ extension ApplicationEngine {
       writer.i64(plan.end)
       writer.u32(0)
     }
+    chores[index].delivered()
     if session.deliveries.isEmpty { session.unchangedSince = reactor.now }
     session.deliveries[id] = lane.partition
     lanes[index].delivered(

@@ -258,14 +258,16 @@ extension ApplicationEngine {
     noteGaps(index)
   }
 
-  private func reply(to address: UnsafeRawBufferPointer, _ status: ReplyStatus) -> [Transaction.Append] {
+  func reply(
+    to address: UnsafeRawBufferPointer, _ status: ReplyStatus, value: ByteSlice? = nil
+  ) -> [Transaction.Append] {
     do throws(WireError) {
       let address = try ReplyAddress(address)
       var headers = HeaderSection()
       headers.append(HeaderName.replyStatus, status.encoded)
       var builder = RecordBatchBuilder(capacity: 256)
       builder.append(
-        key: ByteSlice(address.correlation.encoded), value: nil, headerSection: headers.finish(),
+        key: ByteSlice(address.correlation.encoded), value: value, headerSection: headers.finish(),
         timestamp: grape_realtime_ms())
       let batch = try builder.take()
       return [

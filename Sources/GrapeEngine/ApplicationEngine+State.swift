@@ -1,8 +1,8 @@
 internal import CGrapeLinux
 internal import GrapeCore
-internal import GrapeLog
+package import GrapeLog
 internal import GrapeReactor
-internal import GrapeStore
+package import GrapeStore
 internal import GrapeWire
 internal import Logging
 
@@ -48,9 +48,12 @@ extension ApplicationEngine {
       },
       completion: reactor.completion { [self] result in
         switch result {
-        case .success:
+        case .success(let nextExpiry):
           stateAttempts[index] = nil
           stateGates[index].opened()
+          chores[index].nextExpiry = nextExpiry
+          // It has the whole changelog.
+          for waiter in whenSettled.removeValue(forKey: index) ?? [] { waiter.body() }
           schedulePump()
         case .failure(let error): stateFailed(lane: index, error)
         }
@@ -83,6 +86,36 @@ extension ApplicationEngine {
     }
   }
 
+  // MARK: Reading from outside
+
+  /// Runs `body` on a partition's state as it is now; nil: nothing was ever written.
+  package func readState<Value: Sendable>(
+    _ partition: Int32, _ body: @escaping @Sendable ((any StateView)?) throws(StateError) -> Value,
+    completion: @escaping (Result<Value, StateError>) -> Void
+  ) {
+    environment.state.read(
+      changelog(Int(partition)), { (view, _) throws(StateError) in try body(view) },
+      completion: reactor.completion(completion))
+  }
+
+  /// Calls `body` once the stores have all that has been handed to the log so far: what anybody was told to be done is then there.
+  package func whenApplied(_ partitions: Range<Int32>, _ body: @escaping () -> Void) {
+    let waiting = partitions.filter { stateGates[Int($0)].unapplied > 0 }
+    guard !waiting.isEmpty else { return body() }
+    var missing = waiting.count
+    for partition in waiting {
+      let lane = Int(partition)
+      whenSettled[lane, default: []].append(
+        (stateGates[lane].unapplied, {
+          missing -= 1
+          if missing == 0 { body() }
+        }))
+    }
+  }
+
+  /// How safe the application's commits are.
+  package var durability: Durability { Durability(profile.durability) }
+
   // MARK: Following
 
   /// Hands the changelog batches of a committed transaction to the store.
@@ -103,8 +136,10 @@ extension ApplicationEngine {
       completion: reactor.completion { [self] result in
         environment.gate.release(bytes)
         switch result {
-        case .success:
+        case .success(let nextExpiry):
           stateGates[index].applied()
+          chores[index].nextExpiry = nextExpiry
+          told(index)
           schedulePump()
           settleStop()
         case .failure(let error):
@@ -112,6 +147,12 @@ extension ApplicationEngine {
           if stateGates[index].isReady { stateFailed(lane: index, error) }
         }
       })
+  }
+
+  /// Those who wait for the store are told that it has what was written before they asked.
+  private func told(_ index: Int) {
+    for waiter in whenSettled[index] ?? [] where waiter.left <= 1 { waiter.body() }
+    whenSettled[index] = whenSettled[index]?.filter { $0.left > 1 }.map { ($0.left - 1, $0.body) }
   }
 
   /// A worker is gone: what it had open must not keep pages from being used again.

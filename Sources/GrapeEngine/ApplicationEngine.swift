@@ -32,6 +32,10 @@ public final class ApplicationEngine {
   var lanes: [LaneStateMachine] = []
   /// By partition, as `lanes`.
   var stateGates: [StateGate] = []
+  /// By partition, as `lanes`.
+  var chores: [LaneChores] = []
+  /// Those who wait until so many more changes are in a partition's store.
+  var whenSettled: [Int: [(left: Int, body: () -> Void)]] = [:]
   /// Attempts to open a partition's state anew since it last worked.
   var stateAttempts: [Int: Int] = [:]
   /// What waits in each lane, by slot; empty until the lanes are there.
@@ -119,6 +123,9 @@ public final class ApplicationEngine {
           backlogs = lanes.map { LaneBacklog(first: $0.processed, end: $0.end, slots: slotNames.count) }
           waiting = backlogs.reduce(0) { $0 + $1.count }
           stateGates = lanes.map { _ in StateGate() }
+          chores = lanes.map {
+            LaneChores(position: offsets[TopicPartition(name.writesTopic, $0.partition)]?.offset ?? 0)
+          }
           openState { [self] in
             state = stopped ? .stopped : .running
             if stopped { perform(pool.stop(now: reactor.now)) }
@@ -136,6 +143,10 @@ public final class ApplicationEngine {
     var transaction = Transaction()
     for lane in lanes {
       let place = TopicPartition(topic, lane.partition)
+      let writes = TopicPartition(name.writesTopic, lane.partition)
+      if offsets[writes] == nil {
+        transaction.offsets.append(.init(group: name.text, partition: writes, committed: CommittedOffset(offset: 0)))
+      }
       guard offsets[place] == nil else { continue }
       transaction.offsets.append(
         .init(group: name.text, partition: place, committed: CommittedOffset(offset: lane.processed)))
@@ -191,7 +202,8 @@ public final class ApplicationEngine {
   }
 
   func settleStop() {
-    guard state == .stopping, pool.count == 0, lanes.allSatisfy({ $0.delivery == nil }) else { return }
+    guard state == .stopping, pool.count == 0, lanes.allSatisfy({ $0.delivery == nil }), !chores.contains(where: \.isBusy)
+    else { return }
     state = .stopped
     let completions = whenStopped
     whenStopped.removeAll()
@@ -216,7 +228,10 @@ public final class ApplicationEngine {
       problem = environment.gate.failure?.description
       return
     }
-    for index in lanes.indices { fetch(index) }
+    for index in lanes.indices {
+      fetch(index)
+      fetchWrites(index)
+    }
     if state == .running {
       perform(pool.demand(workersWanted, now: reactor.now))
       if environment.gate.admitsDeliveries {
@@ -254,6 +269,10 @@ public final class ApplicationEngine {
     if !readySessions.isEmpty { consider(now + heartbeatInterval) }
     if state == .running {
       for lane in lanes where lane.blockedUntil > now { consider(lane.blockedUntil) }
+      let time = grape_realtime_ms()
+      for chore in chores {
+        if let wait = chore.timeUntilExpiry(now: now, time: time) { consider(now + max(wait, 1_000_000)) }
+      }
     }
     guard let due, timerDue == nil || due < timerDue! else { return }
     timerDue = due

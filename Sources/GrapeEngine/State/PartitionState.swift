@@ -39,12 +39,12 @@ final class PartitionState {
     var toldAt: Int64 = 0
     var note: @Sendable (String) -> Void
     var progress: StateKeeper.Progress
-    var completion: @Sendable (Result<Void, StateError>) -> Void
+    var completion: @Sendable (Result<Int64?, StateError>) -> Void
   }
 
   func open(
     processed: Int64, on thread: Reactor, note: @escaping @Sendable (String) -> Void,
-    progress: @escaping StateKeeper.Progress, completion: @escaping @Sendable (Result<Void, StateError>) -> Void
+    progress: @escaping StateKeeper.Progress, completion: @escaping @Sendable (Result<Int64?, StateError>) -> Void
   ) {
     isReady = false
     do throws(StateError) {
@@ -190,7 +190,7 @@ final class PartitionState {
       return restore.completion(.failure(error))
     }
     isReady = true
-    restore.completion(.success(()))
+    do throws(StateError) { restore.completion(.success(try nextExpiry())) } catch { restore.completion(.failure(error)) }
   }
 
   // MARK: Following
@@ -210,6 +210,11 @@ final class PartitionState {
     let store = try openOrCreate()
     let next = try ChangelogBatches(batches, from: store.position, processed: processed, limit: batchLimit)
     try store.apply(next.changes, position: next.position)
+  }
+
+  /// The earliest expiry of all entries; nil: none expires.
+  func nextExpiry() throws(StateError) -> Int64? {
+    try store?.withView { (view) throws(StateError) in try view.firstExpiry() } ?? nil
   }
 
   private func openOrCreate() throws(StateError) -> any StateStore {

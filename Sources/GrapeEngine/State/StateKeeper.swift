@@ -30,14 +30,14 @@ public final class StateKeeper: @unchecked Sendable {
   /// How far a restore has come: records of the changelog applied, and the end that it goes to.
   public typealias Progress = @Sendable (_ applied: Int64, _ end: Int64) -> Void
 
-  /// Opens the state of a partition and brings it to the end of its changelog.
+  /// Opens the state of a partition and brings it to the end of its changelog. Tells the earliest expiry in it.
   ///
   /// - Parameters:
   ///   - processed: the offset of the input that the application has committed: the changelog has all that led there.
   ///   - note: told what an administrator should know, such as that a damaged store is made anew.
   func open(
     _ app: String, changelog: TopicPartition, processed: Int64, note: @escaping @Sendable (String) -> Void,
-    progress: @escaping Progress, completion: @escaping @Sendable (Result<Void, StateError>) -> Void
+    progress: @escaping Progress, completion: @escaping @Sendable (Result<Int64?, StateError>) -> Void
   ) {
     let accepted = thread.post { [self] in
       let state: PartitionState
@@ -52,16 +52,17 @@ public final class StateKeeper: @unchecked Sendable {
     if !accepted { completion(.failure(Self.stopped)) }
   }
 
-  /// Applies batches that were committed to the changelog, and notes how far the input has been dealt with.
+  /// Applies batches that were committed to the changelog, and notes how far the input has been dealt with. Tells the earliest
+  /// expiry in the state.
   func apply(
     _ batches: [LogBatch], to changelog: TopicPartition, processed: Int64,
-    completion: @escaping @Sendable (Result<Void, StateError>) -> Void
+    completion: @escaping @Sendable (Result<Int64?, StateError>) -> Void
   ) {
     let accepted = thread.post { [self] in
       guard let state = partitions[changelog] else { return completion(.failure(Self.stopped)) }
       do throws(StateError) {
         try state.apply(batches, processed: processed)
-        completion(.success(()))
+        completion(.success(try state.nextExpiry()))
       } catch {
         completion(.failure(error))
       }

@@ -27,8 +27,9 @@ final class AdminService {
     self.requestStop = requestStop
   }
 
-  /// Carries out a request; `respond` is called once, on the reactor's thread.
-  func handle(_ request: JSONValue, blob: ByteSlice, respond: @escaping (Answer) -> Void) {
+  /// Carries out a request; `answer` is called once, on the reactor's thread.
+  func handle(_ request: JSONValue, blob: ByteSlice, answer: @escaping (BlobAnswer) -> Void) {
+    let respond: (Answer) -> Void = { result in answer(result.map { ($0, ByteSlice([])) }) }
     guard let operation = request["op"]?.string else {
       return respond(.failure(StatusError(.badRequest, "the request has no \"op\"")))
     }
@@ -51,6 +52,8 @@ final class AdminService {
       case "stats": respond(.success(statistics))
       case "log.topics":
         inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in try await Self.topics(log) }
+      case "state.read": try readState(request, respond: answer)
+      case "state.write": try writeState(request, blob: blob, respond: answer)
       case "log.offsets": try offsets(request, respond)
       default: throw StatusError(.badRequest, "there is no operation \"\(operation)\"; docs/admin.md lists them")
       }
@@ -69,7 +72,7 @@ final class AdminService {
     }
   }
 
-  private func engine(_ request: JSONValue) throws(StatusError) -> ApplicationEngine {
+  func engine(_ request: JSONValue) throws(StatusError) -> ApplicationEngine {
     guard let name = request["app"]?.string else { throw StatusError(.badRequest, "the request has no \"app\"") }
     guard let engine = core.engines[name] else {
       throw StatusError(.noSuchApp, "no application \"\(name)\" is deployed here")

@@ -422,8 +422,8 @@ final class ClientSession: SourceTable.Holder {
       guard let self else { return }
       switch result {
       case .success(let answer):
-        connection.send(.response, id: id) { writer in
-          let text = answer.utf8
+        connection.send(.response, id: id, slices: answer.blob.count > 0 ? [answer.blob] : []) { writer in
+          let text = answer.json.utf8
           writer.u32(UInt32(text.count))
           writer.bytes(text)
         }
