@@ -15,8 +15,9 @@ A node starts this file as a worker process, gives it events in batches and comm
 with its progress. The module is one file, needs Python 3.9 or newer and nothing else.
 
 How it is laid out, from top to bottom: errors a handler raises; bytes (varints, murmur2, record batches); Event;
-Context; the outputs of a delivery; the runner, which turns one delivery into one result and does no I/O; logging;
-the worker, which speaks to the node; Application; TestRun, which runs handlers without a node.
+the outputs of a delivery; state (what is written, where it is read from, what handlers use); Context; the runner,
+which turns one delivery into one result and does no I/O but for reading state; logging; the worker, which speaks to
+the node; Application; TestRun, which runs handlers without a node.
 
 Exit statuses of a worker: 0 drained, 1 a start or stop hook failed, 64 not started by a node, 70 the connection to
 the node was lost, 76 the node refused the worker or broke the protocol.
@@ -25,6 +26,9 @@ the node was lost, 76 the node refused the worker or broke the protocol.
 from __future__ import annotations
 
 import asyncio
+import bisect
+import collections
+import datetime
 import fcntl
 import functools
 import gc
@@ -33,6 +37,7 @@ import json
 import logging
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -43,7 +48,7 @@ import threading
 import time
 import traceback
 from types import MappingProxyType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 try:  # in the standard library from 3.14 on
     from compression import zstd as _zstd
@@ -58,9 +63,13 @@ __all__ = [
     "HopLimitExceeded",
     "Log",
     "LogHandler",
+    "PartitionView",
     "Reject",
     "Retry",
     "RouteError",
+    "StateError",
+    "StateUnavailable",
+    "Store",
     "TestOutcome",
     "TestRun",
     "TooLarge",
@@ -79,6 +88,7 @@ _STATUS_HANDLER_ERROR = 1
 _STATUS_NO_SUCH_SLOT = 3
 _STATUS_DEADLINE = 5
 _STATUS_TOO_LARGE = 6
+_STATUS_BAD_REQUEST = 9
 _STATUS_HOP_LIMIT = 17
 
 # Verdicts of a result.
@@ -134,6 +144,15 @@ class RouteError(ValueError):
 
 class TooLarge(ValueError):
     """An event or reply is larger than the node takes."""
+
+
+class StateError(ValueError):
+    """A key, value, ttl, tag, range, store or partition that state does not take. The message says what it takes."""
+
+
+class StateUnavailable(Exception):
+    """State could not be read. A handler that lets it through has failed: its event is tried again as the profile
+    says."""
 
 
 class HopLimitExceeded(Reject):
@@ -659,10 +678,13 @@ class _Outputs:
     delivery; `clear` makes it ready for the next.
     """
 
-    __slots__ = ("lists", "fast", "replies", "turn", "large", "level")
+    __slots__ = ("lists", "fast", "replies", "turn", "large", "level", "limit", "use", "stride")
 
-    def __init__(self, level: int = 0) -> None:
+    def __init__(self, level: int = 0, limit: int = _OUTPUT_LIMIT) -> None:
         self.level = level  # zstd's, for the batches of emitted events; 0: not compressed
+        self.limit = limit  # how large they may grow before the rest of the delivery is handed back
+        self.use: Optional[_Use] = None  # the state, once a handler of the delivery has used it
+        self.stride: Iterator[int] = iter(())  # the events that are run before the next look at the size
         self.lists: Dict[Tuple[str, int], List[tuple]] = {}
         self.fast: Dict[int, Dict[str, _Keys]] = {}
         self.replies: List[_Reply] = []
@@ -681,6 +703,22 @@ class _Outputs:
             items.clear()
         self.replies = []
         self.large = 0
+        self.stride = iter(())
+        use = self.use
+        if use is not None:
+            self.use = None
+            use.end()
+
+    def grow(self, size: int) -> None:
+        """A large value is among them."""
+        self.large += size
+        if self.large > self.limit:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Has the size looked at when the event at hand is done."""
+        for _ in self.stride:
+            pass
 
     def items(self, topic: str, partition: int) -> List[tuple]:
         items = self.lists.get((topic, partition))
@@ -701,6 +739,8 @@ class _Outputs:
             while items and items[-1][2] == offset:
                 items.pop()
         self.replies = [reply for reply in self.replies if reply.offset != offset or not reply.final]
+        if self.use is not None:
+            self.use.take_back(offset)
 
     def cut(self, offset: int) -> None:
         """Drops everything from the event at `offset` on."""
@@ -708,13 +748,20 @@ class _Outputs:
             while items and items[-1][2] >= offset:
                 items.pop()
         self.replies = [reply for reply in self.replies if reply.offset < offset]
+        if self.use is not None:
+            self.use.cut(offset)
 
-    def exceeds(self, limit: int) -> bool:
-        """Whether the values held are larger than `limit` bytes in total."""
+    def exceeds(self) -> bool:
+        """Whether the values held are larger than the limit in total."""
         count = sum(map(len, self.lists.values())) + len(self.replies)
-        if self.large + count * _SMALL_VALUE <= limit:
+        large = self.large
+        use = self.use
+        if use is not None:
+            count += len(use.log)
+            large += use.large
+        if large + count * _SMALL_VALUE <= self.limit:
             return False
-        return sum(self.sizes().values()) > limit
+        return sum(self.sizes().values()) > self.limit or (use is not None and use.held_bytes() > self.limit)
 
     def sizes(self) -> Dict[int, int]:
         """Bytes per event handled, by its offset. A little more than what packing will make of them."""
@@ -725,6 +772,8 @@ class _Outputs:
         for reply in self.replies:
             size = len(reply.value or b"") + len(reply.state) + 256
             sizes[reply.offset] = sizes.get(reply.offset, 0) + size
+        if self.use is not None:
+            self.use.sizes(sizes)
         return sizes
 
     def pack(self, now: int) -> Tuple[int, List[bytes]]:
@@ -759,10 +808,1590 @@ class _Outputs:
                 size += room
             add(topic, partition, _batch(b"".join(records), len(records), now))
             count += 1
+        use = self.use
+        if use is not None and use.part is not None:
+            for batch in use.pack(now):
+                add(use.states.topic, use.part.number, batch)
+                count += 1
         return count, parts
 
 
 _NOTHING: Dict[str, _Keys] = {}
+
+
+# MARK: State: what is written and not applied yet
+
+# A number of an entry's flags.
+_HAS_EXPIRY = 1
+_HAS_TAGS = 2
+_MOST_TAGS = 16
+_LONGEST_TAG = 63
+_LONGEST_HEAD = 1 + 8 + 1 + _MOST_TAGS * (_LONGEST_TAG + 1)
+_LATEST_EXPIRY = 1 << 61
+_STORE_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
+_PERIOD = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)")
+_PERIOD_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+# An item of the overlay: offset of the event that wrote it, value (None: removed), expiry or None, tags in order.
+_Item = Tuple[int, Optional[bytes], Optional[int], Tuple[bytes, ...]]
+
+
+def _entry(value: bytes, expiry: Optional[int], tags: Tuple[bytes, ...]) -> bytes:
+    """An entry as the changelog and LMDB hold it."""
+    return _entry_head(expiry, tags) + value
+
+
+def _entry_head(expiry: Optional[int], tags: Tuple[bytes, ...]) -> bytes:
+    if expiry is None and not tags:
+        return b"\0"
+    flags = (_HAS_EXPIRY if expiry is not None else 0) | (_HAS_TAGS if tags else 0)
+    head = bytes((flags,))
+    if expiry is not None:
+        head += struct.pack(">q", expiry)
+    if tags:
+        head += bytes((len(tags),)) + b"".join(bytes((len(tag),)) + tag for tag in tags)
+    return head
+
+
+def _read_head(entry: bytes) -> Tuple[int, Optional[int], Tuple[bytes, ...]]:
+    """Of an entry, or its first _LONGEST_HEAD bytes: where the value begins, expiry and tags."""
+    try:
+        flags = entry[0]
+        at = 1
+        expiry = None
+        tags = []
+        if flags & _HAS_EXPIRY:
+            (expiry,) = struct.unpack_from(">q", entry, at)
+            at += 8
+        if flags & _HAS_TAGS:
+            count = entry[at]
+            at += 1
+            for _ in range(count):
+                end = at + 1 + entry[at]
+                tags.append(entry[at + 1 : end])
+                at = end
+        if flags > 3 or at > len(entry):
+            raise IndexError
+    except (IndexError, struct.error):
+        raise StateUnavailable("state: an entry is not what the protocol says an entry is: the store is damaged") from None
+    return at, expiry, tuple(tags)
+
+
+def _parse_entry(entry: bytes) -> Tuple[bytes, Optional[int], Tuple[bytes, ...]]:
+    """Value, expiry and tags of an entry."""
+    if entry[:1] == b"\0":
+        return entry[1:], None, ()
+    at, expiry, tags = _read_head(entry)
+    return entry[at:], expiry, tags
+
+
+def _behind(prefix: bytes) -> Optional[bytes]:
+    """The least key that is greater than all that begin with `prefix`; None: there is none."""
+    prefix = prefix.rstrip(b"\xff")
+    return prefix[:-1] + bytes((prefix[-1] + 1,)) if prefix else None
+
+
+class _Overlay:
+    """What was written to one store of one partition and is not in the base: the newest item per key.
+
+    `order` has the keys in order once a scan has wanted them, then `fresh` those that came since. Both may hold keys
+    that are no longer in `items`.
+    """
+
+    __slots__ = ("name", "prefix", "items", "order", "fresh")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.prefix = _store_prefix(name)
+        self.items: Dict[bytes, _Item] = {}
+        self.order: Optional[List[bytes]] = None
+        self.fresh: List[bytes] = []
+
+    def clear(self) -> None:
+        self.items.clear()
+        self.order = None
+
+    def between(self, low: bytes, high: Optional[bytes]) -> List[Tuple[bytes, _Item]]:
+        """The items with low <= key < high in order of key: a view that later writes do not change."""
+        items = self.items
+        if not items:
+            return []
+        order = self.order
+        fresh = self.fresh
+        if order is None or len(fresh) > 8:
+            # Timsort joins the sorted part and the rest in about one pass.
+            order = self.order = sorted(items)
+            fresh.clear()
+        while fresh:
+            bisect.insort(order, fresh.pop())
+        begin = bisect.bisect_left(order, low)
+        end = len(order) if high is None else bisect.bisect_left(order, high)
+        found = []
+        last = None
+        for key in order[begin:end]:
+            item = items.get(key)
+            # A key that was taken back and written again stands in `order` twice.
+            if item is not None and key != last:
+                found.append((key, item))
+                last = key
+        return found
+
+
+class _Segment:
+    """What one RESULT wrote: the last item per key. `processed` is the RESULT's own."""
+
+    __slots__ = ("processed", "writes")
+
+    def __init__(self, writes: Dict[_Overlay, Dict[bytes, _Item]]) -> None:
+        self.processed = -1
+        self.writes = writes
+
+
+class _Part:
+    """A partition's state at this worker: its base, and what this worker's RESULTs wrote beyond it."""
+
+    __slots__ = ("number", "base", "overlays", "segments")
+
+    def __init__(self, number: int, base: "_Base") -> None:
+        self.number = number
+        self.base = base
+        self.overlays: Dict[str, _Overlay] = {}
+        self.segments: Deque[_Segment] = collections.deque()
+
+    def overlay(self, name: str) -> _Overlay:
+        overlay = self.overlays.get(name)
+        if overlay is None:
+            overlay = self.overlays[name] = _Overlay(name)
+        return overlay
+
+    def rewind(self, first: int, skips: Any) -> None:
+        """A delivery begins with the event `first`. A RESULT that dealt with it before cannot have been committed:
+        what it wrote is forgotten."""
+        segments = self.segments
+        if not segments or segments[-1].processed <= first:
+            return
+        kept = [
+            segment
+            for segment in segments
+            if segment.processed <= first
+            or all(
+                item[0] < first or item[0] in skips for writes in segment.writes.values() for item in writes.values()
+            )
+        ]
+        if len(kept) == len(segments):
+            return
+        segments.clear()
+        segments.extend(kept)
+        for overlay in self.overlays.values():
+            overlay.clear()
+        for segment in kept:
+            for overlay, writes in segment.writes.items():
+                overlay.items.update(writes)
+
+    def catch_up(self, processed: int) -> None:
+        """The base has the writes of all RESULTs up to `processed`: they are read from there now."""
+        segments = self.segments
+        while segments and segments[0].processed <= processed:
+            segment = segments.popleft()
+            if not segments:
+                for overlay in self.overlays.values():
+                    overlay.clear()
+                return
+            for overlay, writes in segment.writes.items():
+                items = overlay.items
+                for key, item in writes.items():
+                    if items.get(key) is item:
+                        del items[key]
+                # Keys that are gone are passed over, but must not pile up.
+                overlay.order = None
+
+
+class _Use:
+    """What one delivery uses of the state: the bases it reads, and what its events wrote. A hook has one, too,
+    without a partition of its own.
+
+    `log` has one tuple per event and key written: offset, overlay, key, and the item that was there before. So the
+    writes of the last events can be taken back from its end.
+    """
+
+    __slots__ = ("states", "part", "outs", "log", "large", "held", "segment")
+
+    def __init__(self, states: "_States", outs: Optional[_Outputs], delivery: Optional["_Delivery"]) -> None:
+        self.states = states
+        self.part: Optional[_Part] = None
+        self.outs = outs
+        self.log: List[Tuple[int, _Overlay, bytes, Optional[_Item]]] = []
+        self.large = 0
+        self.held: Dict[int, "_Base"] = {}
+        self.segment: Optional[_Segment] = None
+        if delivery is not None:
+            part = states.part(delivery.partition)
+            processed = states.begin(part, True, bool(part.segments))
+            self.held[part.number] = part.base
+            part.catch_up(processed)
+            self.part = part
+
+    def base(self, number: int) -> "_Base":
+        """The base of a partition, held until the delivery ends."""
+        base = self.held.get(number)
+        if base is None:
+            part = self.states.part(number)
+            self.states.begin(part, False, False)
+            base = self.held[number] = part.base
+        return base
+
+    def end(self) -> None:
+        """Lets go of everything. What was not committed is taken back."""
+        self.cut(-1)
+        for base in self.held.values():
+            base.end()
+        self.held.clear()
+
+    def grow(self, size: int) -> None:
+        """A large value was written. Each counts, also one that is overwritten: it is kept to be taken back to."""
+        self.large += size
+        if self.outs is not None and self.large > self.outs.limit:
+            self.outs.interrupt()
+
+    def take_back(self, offset: int) -> None:
+        log = self.log
+        while log and log[-1][0] == offset:
+            self._undo(*log.pop())
+
+    def cut(self, offset: int) -> None:
+        log = self.log
+        while log and log[-1][0] >= offset:
+            self._undo(*log.pop())
+
+    @staticmethod
+    def _undo(_: int, overlay: _Overlay, key: bytes, before: Optional[_Item]) -> None:
+        if before is None:
+            del overlay.items[key]
+        else:
+            overlay.items[key] = before
+
+    def held_bytes(self) -> int:
+        """What is kept for the delivery: what was written and what was overwritten."""
+        total = self.large + 64 * len(self.log)
+        for _, overlay, key, before in self.log:
+            item = overlay.items[key]
+            for one in (item, before):
+                if one is not None and one[1] is not None and len(one[1]) <= _SMALL_VALUE:
+                    total += len(one[1])
+        return total
+
+    def sizes(self, sizes: Dict[int, int]) -> None:
+        """Adds the bytes that the records will have to those of the events that wrote them."""
+        for overlay, writes in self._writes().items():
+            beside = len(overlay.prefix) + 32
+            for key, (offset, value, _, tags) in writes.items():
+                size = beside + len(key) + len(value or b"") + sum(map(len, tags)) + len(tags)
+                sizes[offset] = sizes.get(offset, 0) + size
+
+    def _writes(self) -> Dict[_Overlay, Dict[bytes, _Item]]:
+        found: Dict[_Overlay, Dict[bytes, _Item]] = {}
+        last = None
+        writes: Dict[bytes, _Item] = {}
+        items: Dict[bytes, _Item] = {}
+        for _, overlay, key, _ in self.log:
+            if overlay is not last:
+                last = overlay
+                items = overlay.items
+                writes = found.setdefault(overlay, {})
+            writes[key] = items[key]
+        return found
+
+    def pack(self, now: int) -> List[bytes]:
+        """Record batches with the last write per key."""
+        self.segment = None
+        if not self.log:
+            return []
+        found = self._writes()
+        self.segment = _Segment(found)
+        batches = []
+        parts: List[bytes] = []
+        index = size = 0
+        lengths = _VARINTS
+        heads = _RECORD_HEADS
+        for overlay, writes in found.items():
+            prefix = overlay.prefix
+            beside = len(prefix)
+            for key, (_, value, expiry, tags) in writes.items():
+                # attributes, timestamp delta and offset delta; key; value; no headers
+                width = beside + len(key)
+                if index == _BATCH_RECORDS - 1 or size > _BATCH_LIMIT or (
+                    index and value is not None and size + len(value) > _BATCH_LIMIT
+                ):
+                    batches.append(_batch(b"".join(parts), index, now))
+                    parts = []
+                    index = size = 0
+                head = heads[index]
+                if value is None:
+                    entry_head = b""
+                    length = _NULL
+                    value = b""
+                    body = len(head) + width + (3 if width < 64 else 4)
+                else:
+                    entry_head = b"\0" if expiry is None and not tags else _entry_head(expiry, tags)
+                    span = len(entry_head) + len(value)
+                    length = lengths[span] if span < 8192 else _varint(span)
+                    body = len(head) + width + len(length) + span + (2 if width < 64 else 3)
+                parts += (
+                    lengths[body] if body < 8192 else _varint(body),
+                    head,
+                    lengths[width],
+                    prefix,
+                    key,
+                    length,
+                    entry_head,
+                    value,
+                    b"\0",
+                )
+                index += 1
+                size += body + 2
+        batches.append(_batch(b"".join(parts), index, now))
+        return batches
+
+    def commit(self, processed: int) -> None:
+        """The RESULT is made: what it wrote is kept until the base has it."""
+        segment = self.segment
+        if segment is not None and self.part is not None:
+            segment.processed = processed
+            self.part.segments.append(segment)
+        self.log.clear()
+
+
+def _store_prefix(name: str) -> bytes:
+    return bytes((len(name),)) + name.encode("ascii")
+
+
+# MARK: State: where it is read from
+
+
+class _CannotMap(Exception):
+    """The partition's LMDB environment cannot be read by this process."""
+
+
+_Found = Tuple[List[Tuple[bytes, bytes]], bool]  # entries by full key, and whether there may be more
+
+
+class _Base:
+    """A partition's state as the node has applied it. Keys and bounds here are full keys, values whole entries."""
+
+    def begin(self, own: bool, wanted: bool) -> int:
+        """Takes a view and says its `processed` (only if `wanted`; -1: nothing). `own`: by the partition's delivery,
+        which must see the newest; others share a view that is being held."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Ends the holding that `begin` began."""
+
+    def getter(self, prefix: bytes) -> Callable[[bytes], Optional[bytes]]:
+        """A function from a key of the store to its value."""
+        raise NotImplementedError
+
+    def entry(self, full: bytes) -> Optional[bytes]:
+        raise NotImplementedError
+
+    def entries(self, keys: Sequence[bytes]) -> List[Optional[bytes]]:
+        return [self.entry(full) for full in keys]
+
+    def head(self, full: bytes) -> Optional[Tuple[int, Optional[int], Tuple[bytes, ...]]]:
+        """The value's size, expiry and tags."""
+        entry = self.entry(full)
+        if entry is None:
+            return None
+        at, expiry, tags = _read_head(entry)
+        return len(entry) - at, expiry, tags
+
+    def piece(self, full: bytes, offset: int, size: int) -> Optional[bytes]:
+        """Part of the value."""
+        entry = self.entry(full)
+        if entry is None:
+            return None
+        at, _, _ = _read_head(entry)
+        return entry[at + offset : at + offset + size]
+
+    def scan(self, low: bytes, high: bytes, reverse: bool, count: int, values: bool) -> _Found:
+        """About `count` entries, at least one if there is any, with low <= full key < high."""
+        raise NotImplementedError
+
+    def find(self, prefix: bytes, tags: Sequence[bytes], low: bytes, high: bytes, count: int) -> _Found:
+        """Likewise, those with all of the tags, ascending."""
+        raise NotImplementedError
+
+
+class _Memory(_Base):
+    """For tests: a dictionary."""
+
+    def __init__(self, max_key: int) -> None:
+        self.content: Dict[bytes, bytes] = {}
+        self.processed = -1
+        self.max_key = max_key
+
+    def begin(self, own: bool, wanted: bool) -> int:
+        return self.processed
+
+    def apply(self, full: bytes, entry: Optional[bytes]) -> None:
+        if entry is None:
+            self.content.pop(full, None)
+        else:
+            self.content[full] = entry
+
+    def expire(self, now: int) -> int:
+        gone = []
+        for full, entry in self.content.items():
+            expiry = _read_head(entry)[1]
+            if expiry is not None and expiry <= now:
+                gone.append(full)
+        for full in gone:
+            del self.content[full]
+        return len(gone)
+
+    def getter(self, prefix: bytes) -> Callable[[bytes], Optional[bytes]]:
+        def fetch(key: bytes) -> Optional[bytes]:
+            _check_key(key, self.max_key)
+            entry = self.content.get(prefix + key)
+            return None if entry is None else _parse_entry(entry)[0]
+
+        return fetch
+
+    def entry(self, full: bytes) -> Optional[bytes]:
+        return self.content.get(full)
+
+    def scan(self, low: bytes, high: bytes, reverse: bool, count: int, values: bool) -> _Found:
+        keys = sorted((key for key in self.content if low <= key < high), reverse=reverse)
+        return [(key, self.content[key]) for key in keys[:count]], len(keys) > count
+
+    def find(self, prefix: bytes, tags: Sequence[bytes], low: bytes, high: bytes, count: int) -> _Found:
+        wanted = set(tags)
+        found = [
+            (key, entry)
+            for key, entry in sorted(self.content.items())
+            if low <= key < high and wanted.issubset(_read_head(entry)[2])
+        ]
+        return found[:count], len(found) > count
+
+
+_STATE_QUESTION = struct.Struct(">BBHiII")
+_STATE_ANSWER = struct.Struct(">qBBHI")
+
+
+class _Asking(_Base):
+    """Asks the node, for workers that cannot map its files."""
+
+    def __init__(self, number: int, ask: Callable[[Sequence[bytes]], List[bytes]], max_key: int) -> None:
+        self.number = number
+        self.ask = ask
+        self.max_key = max_key
+
+    def _question(
+        self, operation: int, low: bytes, high: Optional[bytes], reverse: bool, count: int, tags: Sequence[bytes] = ()
+    ) -> bytes:
+        return b"".join(
+            (
+                _STATE_QUESTION.pack(operation, 1 if reverse else 0, 0, self.number, count, 0),
+                struct.pack(">i", len(low)),
+                low,
+                struct.pack(">i", -1 if high is None else len(high)),
+                high or b"",
+                bytes((len(tags),)),
+                *(bytes((len(tag),)) + tag for tag in tags),
+            )
+        )
+
+    @staticmethod
+    def _answer(body: bytes) -> Tuple[int, bool, List[Tuple[bytes, bytes]]]:
+        try:
+            processed, more, _, _, count = _STATE_ANSWER.unpack_from(body)
+            at = _STATE_ANSWER.size
+            found = []
+            for _ in range(count):
+                fields = []
+                for _ in range(2):
+                    (size,) = struct.unpack_from(">i", body, at)
+                    at += 4
+                    if size < 0 or at + size > len(body):
+                        raise IndexError
+                    fields.append(body[at : at + size])
+                    at += size
+                found.append((fields[0], fields[1]))
+        except (IndexError, struct.error):
+            raise StateUnavailable("state: the node's answer is not what the protocol says it is") from None
+        return processed, more == 1, found
+
+    def begin(self, own: bool, wanted: bool) -> int:
+        if not wanted:
+            return -1
+        # Any key will do: the answer bears the number.
+        return self._answer(self.ask([self._question(1, b"\0\0", None, False, 0)])[0])[0]
+
+    def entries(self, keys: Sequence[bytes]) -> List[Optional[bytes]]:
+        bodies = self.ask([self._question(1, full, None, False, 0) for full in keys])
+        answers = [self._answer(body)[2] for body in bodies]
+        return [found[0][1] if found else None for found in answers]
+
+    def entry(self, full: bytes) -> Optional[bytes]:
+        return self.entries((full,))[0]
+
+    def getter(self, prefix: bytes) -> Callable[[bytes], Optional[bytes]]:
+        def fetch(key: bytes) -> Optional[bytes]:
+            _check_key(key, self.max_key)
+            entry = self.entry(prefix + key)
+            return None if entry is None else _parse_entry(entry)[0]
+
+        return fetch
+
+    def scan(self, low: bytes, high: bytes, reverse: bool, count: int, values: bool) -> _Found:
+        return self._range(self._question(2, low, high, reverse, count))
+
+    def find(self, prefix: bytes, tags: Sequence[bytes], low: bytes, high: bytes, count: int) -> _Found:
+        return self._range(self._question(3, low, high, False, count, tags))
+
+    def _range(self, question: bytes) -> _Found:
+        _, more, found = self._answer(self.ask([question])[0])
+        if more and not found:
+            raise StateUnavailable("state: the node says that there is more, but gives nothing")
+        return found, more
+
+
+class _Lmdb:
+    """The functions of liblmdb that reading needs, and numbers from its header."""
+
+    NOT_FOUND = -30798
+    MAP_RESIZED = -30785
+    READ_ONLY = 0x20000
+    NO_TLS = 0x200000
+    FIRST, GET_BOTH_RANGE, LAST, NEXT, NEXT_DUP, PREV, SET_KEY, SET_RANGE = 0, 3, 6, 8, 9, 12, 16, 17
+
+    def __init__(self) -> None:
+        try:
+            import ctypes
+        except ImportError as error:
+            raise _CannotMap(f"this Python has no ctypes: {error}") from None
+        if ctypes.sizeof(ctypes.c_void_p) < 8:
+            raise _CannotMap("this Python is a 32-bit one")
+        self.ctypes = ctypes
+        name = None
+        for known in ("liblmdb.so.0", "liblmdb.so", "liblmdb.dylib"):
+            try:
+                ctypes.CDLL(known)
+                name = known
+                break
+            except OSError:
+                pass
+        if name is None:
+            import ctypes.util
+
+            name = ctypes.util.find_library("lmdb")
+        if name is None:
+            raise _CannotMap("the library liblmdb (0.9) is not installed")
+        # Without a look at the lock that Python's threads share: a call lasts less than handing it over would.
+        quick = ctypes.PyDLL(name)
+        slow = ctypes.CDLL(name)
+        try:
+            self.env_create = slow.mdb_env_create
+            self.env_set_maxdbs = slow.mdb_env_set_maxdbs
+            self.env_set_mapsize = slow.mdb_env_set_mapsize
+            self.env_open = slow.mdb_env_open
+            self.env_close = slow.mdb_env_close
+            self.txn_begin = slow.mdb_txn_begin
+            self.txn_commit = slow.mdb_txn_commit
+            self.txn_abort = slow.mdb_txn_abort
+            self.dbi_open = slow.mdb_dbi_open
+            self.txn_reset = quick.mdb_txn_reset
+            self.txn_renew = quick.mdb_txn_renew
+            self.get = quick.mdb_get
+            self.cursor_open = quick.mdb_cursor_open
+            self.cursor_renew = quick.mdb_cursor_renew
+            self.cursor_close = quick.mdb_cursor_close
+            self.cursor_get = quick.mdb_cursor_get
+            self.cursor_count = quick.mdb_cursor_count
+            self.strerror = slow.mdb_strerror
+        except AttributeError as error:
+            raise _CannotMap(f"{name} is not liblmdb: {error}") from None
+        for function in (self.env_close, self.txn_abort, self.txn_reset, self.cursor_close):
+            function.restype = None
+        self.strerror.restype = ctypes.c_char_p
+        # All memory as one array. A slice of it makes bytes in one step, in a third of string_at's time.
+        self.memory = (ctypes.c_char * sys.maxsize).from_address(0)
+
+    def reason(self, code: int) -> str:
+        return self.strerror(code).decode("utf-8", "replace")
+
+
+class _Slot:
+    """An MDB_val with a buffer of its own to put a key into. LMDB may make it point elsewhere."""
+
+    __slots__ = ("words", "reference", "_value", "_buffer", "_area", "_address")
+
+    def __init__(self, ctypes: Any, capacity: int) -> None:
+        self._value = (ctypes.c_size_t * 2)()
+        self.words = memoryview(self._value).cast("B").cast("N")
+        self.reference = ctypes.byref(self._value)
+        self._buffer = ctypes.create_string_buffer(capacity + 1)
+        self._address = ctypes.addressof(self._buffer)
+
+    def set(self, data: bytes) -> None:
+        self._buffer.value = data
+        self.words[0] = len(data)
+        self.words[1] = self._address
+
+
+class _Environment:
+    """An open LMDB environment and its one read transaction, which is reset and renewed but never ends."""
+
+    LONGEST = 1024  # more than the longest bound of a range
+
+    def __init__(self, lmdb: _Lmdb, path: str) -> None:
+        ctypes = lmdb.ctypes
+        self.lmdb = lmdb
+        self.path = path
+        self.file = os.path.join(path, "data.mdb")
+        self.identity = self._identity()
+        self.active = False
+        self.generation = 0
+        self.cursors: Dict[int, List[Any]] = {}
+        self.closers: List[Callable[[], None]] = []
+        self.key = _Slot(ctypes, self.LONGEST)
+        self.data = _Slot(ctypes, self.LONGEST)
+        handle = ctypes.c_void_p()
+        self._check(lmdb.env_create(ctypes.byref(handle)), "mdb_env_create")
+        self.handle = handle
+        try:
+            lmdb.env_set_maxdbs(handle, 8)
+            flags = lmdb.READ_ONLY | lmdb.NO_TLS
+            self._check(lmdb.env_open(handle, os.fsencode(path), flags, 0o600), "mdb_env_open")
+            # Handles of databases outlive the transaction that opened them only if that commits.
+            txn = self._begin()
+            try:
+                self.meta = self._database(txn, b"meta")
+                self.entries = self._database(txn, b"entries")
+                self.tags = self._database(txn, b"tags")
+            finally:
+                lmdb.txn_commit(txn)
+            self.txn = self._begin()
+        except BaseException:
+            lmdb.env_close(handle)
+            raise
+        self.txn_argument = ctypes.c_void_p.from_param(self.txn.value)
+        lmdb.txn_reset(self.txn)
+
+    @classmethod
+    def open(cls, lmdb: _Lmdb, path: str) -> Optional["_Environment"]:
+        """None: there is none yet."""
+        if not os.path.exists(os.path.join(path, "data.mdb")):
+            return None
+        # Where the lock file cannot be written LMDB would read without being seen by the writer, which would then
+        # use pages again under the reader.
+        lock = os.path.join(path, "lock.mdb")
+        if not os.access(lock, os.R_OK | os.W_OK):
+            raise _CannotMap(f"{lock} cannot be written by this process")
+        try:
+            return cls(lmdb, path)
+        except (FileNotFoundError, _NotYet):
+            return None
+
+    def close(self) -> None:
+        lmdb = self.lmdb
+        for cursor, _ in self.cursors.values():
+            lmdb.cursor_close(cursor)
+        self.cursors.clear()
+        lmdb.txn_abort(self.txn)
+        lmdb.env_close(self.handle)
+
+    def is_current(self) -> bool:
+        """Whether the file is still the one that was opened: the node may have made it anew."""
+        try:
+            return self._identity() == self.identity
+        except OSError:
+            return False
+
+    def _identity(self) -> Tuple[int, int]:
+        found = os.stat(self.file)
+        return found.st_dev, found.st_ino
+
+    def _check(self, code: int, what: str) -> None:
+        if code:
+            raise _CannotMap(f"{what}, {self.path}: {self.lmdb.reason(code)}")
+
+    def _begin(self) -> Any:
+        lmdb = self.lmdb
+        txn = lmdb.ctypes.c_void_p()
+        self._resized(
+            lambda: lmdb.txn_begin(self.handle, None, lmdb.READ_ONLY, lmdb.ctypes.byref(txn)), "mdb_txn_begin"
+        )
+        return txn
+
+    def _resized(self, call: Callable[[], int], what: str) -> None:
+        """Calls what takes a view, following the file where it has outgrown the map. No view may be held."""
+        lmdb = self.lmdb
+        code = call()
+        for _ in range(16):
+            if code != lmdb.MAP_RESIZED:
+                break
+            self._check(lmdb.env_set_mapsize(self.handle, lmdb.ctypes.c_size_t(0)), "mdb_env_set_mapsize")
+            code = call()
+        self._check(code, what)
+
+    def _database(self, txn: Any, name: bytes) -> int:
+        number = self.lmdb.ctypes.c_uint()
+        code = self.lmdb.dbi_open(txn, name, 0, self.lmdb.ctypes.byref(number))
+        if code == self.lmdb.NOT_FOUND:
+            raise _NotYet
+        self._check(code, f"mdb_dbi_open of {name.decode()}")
+        return number.value
+
+    def renew(self) -> int:
+        """Takes the newest view and gives its `processed`."""
+        lmdb = self.lmdb
+        self.reset()
+        self._resized(lambda: lmdb.txn_renew(self.txn), "mdb_txn_renew")
+        self.active = True
+        self.generation += 1
+        self.key.set(b"position")
+        self._check(lmdb.get(self.txn_argument, self.meta, self.key.reference, self.data.reference), "the position")
+        record = self.bytes(self.data)
+        if len(record) < 16 or record[:2] != b"\0\1":
+            raise _CannotMap(f"{self.path} is of format {int.from_bytes(record[:2], 'big')}; this SDK reads 1")
+        return int.from_bytes(record[8:16], "big", signed=True)
+
+    def reset(self) -> None:
+        if self.active:
+            self.active = False
+            self.lmdb.txn_reset(self.txn)
+
+    def bytes(self, slot: _Slot, skip: int = 0) -> bytes:
+        """What a slot points to."""
+        size, at = slot.words
+        return self.lmdb.memory[at + skip : at + size]
+
+    def locate(self, full: bytes) -> Optional[Tuple[int, int]]:
+        """Address and size of an entry."""
+        self.key.set(full)
+        lmdb = self.lmdb
+        code = lmdb.get(self.txn_argument, self.entries, self.key.reference, self.data.reference)
+        if code == lmdb.NOT_FOUND:
+            return None
+        self.check_read(code)
+        size, at = self.data.words
+        return at + 4, size - 4
+
+    def check_read(self, code: int) -> None:
+        if code:
+            raise StateUnavailable(f"state: reading {self.path}: {self.lmdb.reason(code)}")
+
+    def cursor(self, database: int) -> Callable[[int], int]:
+        """Moves a cursor over the present view: takes an operation, gives a code; `key` and `data` tell the place."""
+        lmdb = self.lmdb
+        known = self.cursors.get(database)
+        if known is None:
+            handle = lmdb.ctypes.c_void_p()
+            self.check_read(lmdb.cursor_open(self.txn_argument, database, lmdb.ctypes.byref(handle)))
+            known = self.cursors[database] = [handle, self.generation]
+        elif known[1] != self.generation:
+            self.check_read(lmdb.cursor_renew(self.txn_argument, known[0]))
+            known[1] = self.generation
+        return functools.partial(
+            _move, lmdb.cursor_get, lmdb.ctypes.c_void_p.from_param(known[0].value), self.key.reference,
+            self.data.reference,
+        )  # fmt: skip
+
+    def scan(self, low: bytes, high: bytes, reverse: bool, count: int, values: bool) -> _Found:
+        lmdb = self.lmdb
+        memory = lmdb.memory
+        move = self.cursor(self.entries)
+        key_words = self.key.words
+        data_words = self.data.words
+        found: List[Tuple[bytes, bytes]] = []
+        room = _SCAN_BYTES
+        if reverse:
+            self.key.set(high)
+            code = move(lmdb.PREV if move(lmdb.SET_RANGE) == 0 else lmdb.LAST)
+            step = lmdb.PREV
+        else:
+            self.key.set(low)
+            code = move(lmdb.SET_RANGE)
+            step = lmdb.NEXT
+        while code == 0:
+            at = key_words[1]
+            full = memory[at : at + key_words[0]]
+            if full < low if reverse else full >= high:
+                return found, False
+            if len(found) == count or room <= 0:
+                return found, True
+            if values:
+                at = data_words[1]
+                size = data_words[0]
+                found.append((full, memory[at + 4 : at + size]))
+                room -= size
+            else:
+                found.append((full, b"\0"))
+            code = move(step)
+        if code != lmdb.NOT_FOUND:
+            self.check_read(code)
+        return found, False
+
+    def find(self, prefix: bytes, tags: Sequence[bytes], low: bytes, high: bytes, count: int) -> _Found:
+        lmdb = self.lmdb
+        move = self.cursor(self.tags)
+        # The tag that the fewest have leads; the entries say whether they have the others.
+        leader, fewest = b"", -1
+        number = lmdb.ctypes.c_size_t()
+        for tag in tags:
+            self.key.set(prefix + tag)
+            code = move(lmdb.SET_KEY)
+            if code == lmdb.NOT_FOUND:
+                return [], False
+            self.check_read(code)
+            self.check_read(lmdb.cursor_count(self.cursors[self.tags][0], lmdb.ctypes.byref(number)))
+            if fewest < 0 or number.value < fewest:
+                leader, fewest = tag, number.value
+        wanted = set(tags)
+        found: List[Tuple[bytes, bytes]] = []
+        room = _SCAN_BYTES
+        width = len(prefix)
+        last = None
+        while True:
+            # The look at the entry uses the same slots, so the place is set again each time.
+            self.key.set(prefix + leader)
+            if last is None and len(low) == width:
+                code = move(lmdb.SET_KEY)
+            elif last is None:
+                self.data.set(low[width:])
+                code = move(lmdb.GET_BOTH_RANGE)
+            else:
+                code = move(lmdb.NEXT_DUP)
+            if code == lmdb.NOT_FOUND:
+                return found, False
+            self.check_read(code)
+            last = prefix + self.bytes(self.data)
+            if last >= high:
+                return found, False
+            place = self.locate(last)
+            if place is None:
+                continue
+            at, size = place
+            if not wanted.issubset(_read_head(lmdb.memory[at : at + min(size, _LONGEST_HEAD)])[2]):
+                continue
+            if len(found) == count or room <= 0:
+                return found, True
+            found.append((last, lmdb.memory[at : at + size]))
+            room -= size
+
+
+def _move(cursor_get: Any, cursor: Any, key: Any, data: Any, operation: int) -> int:
+    return cursor_get(cursor, key, data, operation)
+
+
+class _NotYet(Exception):
+    """The environment is there, but its databases are not."""
+
+
+# A page of a scan ends behind this many bytes.
+_SCAN_BYTES = 1 << 20
+
+
+class _Mapped(_Base):
+    """Reads the node's LMDB environment in this process's memory.
+
+    One view per partition: the partition's delivery takes the newest when it begins; whoever else reads the partition
+    shares it. When nobody holds it, it is let go, so that the node can use old pages again.
+    """
+
+    def __init__(self, lmdb: _Lmdb, path: str, max_key: int, thread: int) -> None:
+        self.lmdb = lmdb
+        self.path = path
+        self.max_key = max_key
+        self.thread = thread
+        self.environment: Optional[_Environment] = None
+        self.holders = 0
+        self.retired: List[_Environment] = []
+        self.getters: Dict[bytes, Callable[[bytes], Optional[bytes]]] = {}
+
+    def begin(self, own: bool, wanted: bool) -> int:
+        environment = self.environment
+        processed = -1
+        if own or not self.holders:
+            if environment is not None and not environment.is_current():
+                self.environment = None
+                self.getters.clear()
+                if self.holders:
+                    self.retired.append(environment)
+                else:
+                    environment.close()
+            if self.environment is None:
+                self.environment = _Environment.open(self.lmdb, self.path)
+                if self.environment is not None:
+                    self.getters.clear()
+            if self.environment is not None:
+                processed = self.environment.renew()
+        self.holders += 1
+        return processed
+
+    def end(self) -> None:
+        self.holders -= 1
+        if self.holders == 0:
+            if self.environment is not None:
+                self.environment.reset()
+            while self.retired:
+                self.retired.pop().close()
+
+    def getter(self, prefix: bytes) -> Callable[[bytes], Optional[bytes]]:
+        fetch = self.getters.get(prefix)
+        if fetch is None:
+            fetch = self.getters[prefix] = self._getter(prefix)
+        return fetch
+
+    def _getter(self, prefix: bytes) -> Callable[[bytes], Optional[bytes]]:
+        environment = self.environment
+        max_key = self.max_key
+        if environment is None:
+
+            def missing(key: bytes) -> Optional[bytes]:
+                _check_key(key, max_key)
+                return None
+
+            return missing
+
+        # Everything that the call needs is made once: a read allocates nothing but the value.
+        lmdb = self.lmdb
+        ctypes = lmdb.ctypes
+        get = lmdb.get
+        memory = lmdb.memory
+        txn = environment.txn_argument
+        entries = environment.entries
+        width = len(prefix)
+        slot = _Slot(ctypes, environment.LONGEST)
+        slot.set(prefix)
+        area = (ctypes.c_char * max_key).from_address(slot.words[1] + width)
+        words = slot.words
+        reference = slot.reference
+        out = _Slot(ctypes, 0)
+        out_words = out.words
+        out_reference = out.reference
+        thread = self.thread
+        this_thread = threading.get_ident
+
+        def fetch(key: bytes) -> Optional[bytes]:
+            if this_thread() != thread:
+                _wrong_thread()
+            try:
+                area.value = key
+            except ValueError:
+                _check_key(key, max_key)
+            words[0] = width + len(key)
+            code = get(txn, entries, reference, out_reference)
+            if code:
+                _check_key(key, max_key)
+                if code == -30798:
+                    return None
+                environment.check_read(code)
+            size = out_words[0]
+            at = out_words[1]
+            if size > 4096:
+                head, _, _ = _read_head(memory[at + 4 : at + 4 + _LONGEST_HEAD])
+                return memory[at + 4 + head : at + size]
+            entry = memory[at + 4 : at + size]
+            if entry[0] == 0:
+                return entry[1:]
+            return _parse_entry(entry)[0]
+
+        fetch.slots = (slot, out)  # type: ignore[attr-defined]  # their memory must last as long
+        return fetch
+
+    def _view(self) -> Optional[_Environment]:
+        if threading.get_ident() != self.thread:
+            _wrong_thread()
+        return self.environment
+
+    def entry(self, full: bytes) -> Optional[bytes]:
+        environment = self._view()
+        place = None if environment is None else environment.locate(full)
+        return None if place is None else self.lmdb.memory[place[0] : place[0] + place[1]]
+
+    def head(self, full: bytes) -> Optional[Tuple[int, Optional[int], Tuple[bytes, ...]]]:
+        environment = self._view()
+        place = None if environment is None else environment.locate(full)
+        if place is None:
+            return None
+        at, size = place
+        begin, expiry, tags = _read_head(self.lmdb.memory[at : at + min(size, _LONGEST_HEAD)])
+        return size - begin, expiry, tags
+
+    def piece(self, full: bytes, offset: int, size: int) -> Optional[bytes]:
+        environment = self._view()
+        place = None if environment is None else environment.locate(full)
+        if place is None:
+            return None
+        at, whole = place
+        begin, _, _ = _read_head(self.lmdb.memory[at : at + min(whole, _LONGEST_HEAD)])
+        first = at + min(begin + offset, whole)
+        return self.lmdb.memory[first : min(first + size, at + whole)]
+
+    def scan(self, low: bytes, high: bytes, reverse: bool, count: int, values: bool) -> _Found:
+        environment = self._view()
+        return ([], False) if environment is None else environment.scan(low, high, reverse, count, values)
+
+    def find(self, prefix: bytes, tags: Sequence[bytes], low: bytes, high: bytes, count: int) -> _Found:
+        environment = self._view()
+        return ([], False) if environment is None else environment.find(prefix, tags, low, high, count)
+
+
+def _wrong_thread() -> None:
+    raise RuntimeError("state: it can be read in the thread that runs the handlers alone, not in another")
+
+
+class _States:
+    """The application's state at this worker: where it is, and its partitions as far as they have been used."""
+
+    def __init__(self, told: Optional[Mapping[str, Any]], log: "Log") -> None:
+        self.kept = told is not None
+        told = told or {}
+        self.log = log
+        self.topic = str(told["topic"]) if self.kept else ""
+        self.partitions = int(told.get("partitions", 0))
+        self.path = str(told.get("path") or "")
+        self.map = told.get("access") == "map" and bool(self.path)
+        self.max_key = int(told.get("maxKey", 480))
+        self.max_value = int(told.get("maxValue", 64 << 20))
+        self.parts: Dict[int, _Part] = {}
+        # Asks the node; set by the worker.
+        self.ask: Callable[[Sequence[bytes]], List[bytes]] = self._cannot_ask
+        self.memory = False  # TestRun: no node
+        self.thread = threading.get_ident()
+        self._lmdb: Optional[_Lmdb] = None
+
+    def part(self, number: int) -> _Part:
+        part = self.parts.get(number)
+        if part is None:
+            if not self.kept:
+                raise StateUnavailable("state: this node keeps no state for applications; update it")
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.partitions:
+                raise StateError(f"state: there is no partition {number!r}; they are 0 to {self.partitions - 1}")
+            part = self.parts[number] = _Part(number, self._base(number))
+        return part
+
+    def begin(self, part: _Part, own: bool, wanted: bool) -> int:
+        """Takes a view of the partition's base."""
+        try:
+            return part.base.begin(own, wanted)
+        except _CannotMap as error:
+            self._give_up_mapping(str(error))
+            part.base = self._asking(part.number)
+            return part.base.begin(own, wanted)
+
+    def _base(self, number: int) -> _Base:
+        if self.memory:
+            return _Memory(self.max_key)
+        if self.map and self._lmdb is None:
+            try:
+                self._lmdb = _Lmdb()
+            except _CannotMap as error:
+                self._give_up_mapping(str(error))
+        if self.map and self._lmdb is not None:
+            return _Mapped(self._lmdb, os.path.join(self.path, str(number)), self.max_key, self.thread)
+        return self._asking(number)
+
+    def _asking(self, number: int) -> _Base:
+        return _Asking(number, self.ask, self.max_key)
+
+    def _give_up_mapping(self, reason: str) -> None:
+        if self.map:
+            # Told once. Partitions that are mapped already stay so.
+            self.map = False
+            self.log.warning("state cannot be read in memory and is asked of the node, which is slower", reason=reason)
+
+    @staticmethod
+    def _cannot_ask(_: Sequence[bytes]) -> List[bytes]:
+        raise StateUnavailable("state: there is no node to ask")
+
+
+# MARK: State: what handlers use
+
+
+def _check_key(key: Any, max_key: int) -> None:
+    if type(key) is not bytes:
+        raise StateError(f"state: a key is bytes or str, not {type(key).__name__}")
+    if not key:
+        raise StateError(f"state: the key is empty; it has 1 to {max_key} bytes")
+    if len(key) > max_key:
+        raise StateError(f"state: key {key[:32]!r}… has {len(key)} bytes; it may have {max_key}")
+
+
+def _state_bytes(data: Any, what: str) -> bytes:
+    if isinstance(data, str):
+        return data.encode("utf-8")
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    hint = "; put_json takes what JSON can express" if what == "value" else ""
+    raise StateError(f"state: a {what} is bytes or str, not {type(data).__name__}{hint}")
+
+
+def _expiry(ttl: Any) -> int:
+    """The time of day, in milliseconds, at which something written now expires."""
+    milliseconds: float
+    if isinstance(ttl, datetime.timedelta):
+        milliseconds = ttl / datetime.timedelta(milliseconds=1)
+    elif isinstance(ttl, (int, float)) and not isinstance(ttl, bool):
+        milliseconds = ttl * 1000
+    else:
+        found = _PERIOD.fullmatch(ttl) if isinstance(ttl, str) else None
+        if found is None:
+            raise StateError(
+                f'state: ttl {ttl!r} is no period; write seconds, a timedelta, or text like "250ms", "10s", "15m", '
+                '"12h" or "30d"'
+            )
+        milliseconds = float(found[1]) * _PERIOD_UNITS[found[2]]
+    if not 0 < milliseconds < _LATEST_EXPIRY:
+        raise StateError(f"state: ttl {ttl!r} is not more than 0, or too far away; None keeps the entry for good")
+    return min(_now() + max(1, round(milliseconds)), _LATEST_EXPIRY)
+
+
+def _tags(tags: Any) -> Tuple[bytes, ...]:
+    """Tags as an entry has them."""
+    if isinstance(tags, (str, bytes, bytearray)):
+        raise StateError(f"state: tags is a list of tags; write tags=[{tags!r}]")
+    try:
+        found = sorted(_tag(tag) for tag in tags)
+    except TypeError:
+        raise StateError(f"state: tags is a list of tags, not {type(tags).__name__}") from None
+    if len(found) > _MOST_TAGS:
+        raise StateError(f"state: {len(found)} tags; an entry may have {_MOST_TAGS}")
+    for one, other in zip(found, found[1:]):
+        if one == other:
+            raise StateError(f"state: tag {one.decode()!r} is given twice")
+    return tuple(found)
+
+
+def _tag(tag: Any) -> bytes:
+    data = _state_bytes(tag, "tag")
+    if not 1 <= len(data) <= _LONGEST_TAG:
+        raise StateError(f"state: tag {tag!r} has {len(data)} bytes; a tag has 1 to {_LONGEST_TAG}")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise StateError(f"state: tag {tag!r} is not UTF-8") from None
+    return data
+
+
+class _Reading:
+    """What `Store` and `PartitionView` have in common: reading."""
+
+    __slots__ = ("_use", "_name", "_prefix", "_overlay", "_find", "_base", "_fetch", "_max_key", "_context")
+
+    def __init__(self, context: "Context", use: _Use, name: str, number: Optional[int]) -> None:
+        """`number`: the partition; None: of a hook, which has none."""
+        self._context = context
+        self._use = use
+        self._name = name
+        self._prefix = _store_prefix(name)
+        self._max_key = use.states.max_key
+        if number is None:
+            self._close(_of_a_hook)
+            return
+        own = use.part is not None and use.part.number == number
+        self._overlay = use.part.overlay(name) if own else _Overlay(name)  # type: ignore[union-attr]
+        self._find: Callable[[bytes], Optional[_Item]] = self._overlay.items.get
+        self._base: _Base = use.base(number)
+        self._fetch: Callable[[bytes], Optional[bytes]] = self._base.getter(self._prefix)
+
+    def _close(self, refuse: Callable[..., Any]) -> None:
+        """From now on every use raises what `refuse` does."""
+        self._find = self._fetch = refuse
+        self._base = _Closed(refuse)
+        self._overlay = _Overlay(self._name)
+
+    # Point reads
+
+    def get(self, key: Union[bytes, str], default: Any = None) -> Any:
+        """The value of a key, bytes; `default` if there is none."""
+        if type(key) is not bytes:
+            key = _state_bytes(key, "key")
+        item = self._find(key)
+        value = self._fetch(key) if item is None else item[1]
+        return default if value is None else value
+
+    def get_json(self, key: Union[bytes, str], default: Any = None) -> Any:
+        """The value of a key read as JSON; `default` if there is none. Raises ValueError if it is not JSON."""
+        value = self.get(key)
+        return default if value is None else json.loads(value)
+
+    def get_many(self, keys: Iterable[Union[bytes, str]]) -> Dict[bytes, bytes]:
+        """The values of those of the keys that there are."""
+        found: Dict[bytes, bytes] = {}
+        missing: List[bytes] = []
+        for key in keys:
+            key = self._key(key)
+            item = self._find(key)
+            if item is None:
+                missing.append(key)
+            elif item[1] is not None:
+                found[key] = item[1]
+        if missing:
+            prefix = self._prefix
+            for key, entry in zip(missing, self._base.entries([prefix + key for key in missing])):
+                if entry is not None:
+                    found[key] = _parse_entry(entry)[0]
+        return found
+
+    def read(self, key: Union[bytes, str], offset: int = 0, size: Optional[int] = None) -> bytes:
+        """Up to `size` bytes of a value from `offset` on (None: to its end), without a copy of the rest. Empty if
+        there is no such entry, or it ends before."""
+        key = self._key(key)
+        if not isinstance(offset, int) or offset < 0:
+            raise StateError(f"read: offset is 0 or more, not {offset!r}")
+        if size is not None and (not isinstance(size, int) or size < 0):
+            raise StateError(f"read: size is 0 or more, or None, not {size!r}")
+        count = self._use.states.max_value if size is None else min(size, self._use.states.max_value)
+        item = self._find(key)
+        if item is not None:
+            return (item[1] or b"")[offset : offset + count]
+        return self._base.piece(self._prefix + key, min(offset, self._use.states.max_value), count) or b""
+
+    def size(self, key: Union[bytes, str]) -> Optional[int]:
+        """The size of a value in bytes; None if there is no such entry."""
+        head = self._head(self._key(key))
+        return None if head is None else head[0]
+
+    def contains(self, key: Union[bytes, str]) -> bool:
+        """Whether there is an entry with this key; also `key in store`."""
+        return self._head(self._key(key)) is not None
+
+    __contains__ = contains
+
+    def tags(self, key: Union[bytes, str]) -> Tuple[str, ...]:
+        """The tags of an entry, in order; none if there is no such entry."""
+        head = self._head(self._key(key))
+        return () if head is None else tuple(tag.decode("utf-8", "replace") for tag in head[2])
+
+    def expires(self, key: Union[bytes, str]) -> Optional[int]:
+        """When the entry expires, in milliseconds since 1970-01-01 UTC; None: never, or there is no such entry."""
+        head = self._head(self._key(key))
+        return None if head is None else head[1]
+
+    # Ranges
+
+    def scan(
+        self,
+        prefix: Union[bytes, str] = b"",
+        start: Union[bytes, str, None] = None,
+        end: Union[bytes, str, None] = None,
+        reverse: bool = False,
+        limit: Optional[int] = None,
+    ) -> Iterator[Tuple[bytes, bytes]]:
+        """Keys and values in order of key: those that begin with `prefix`, with start <= key < end, the last first if
+        `reverse`, at most `limit`.
+
+        What it goes over is the state at the moment of the call, whatever is written meanwhile.
+        """
+        return self._scan(prefix, start, end, reverse, limit, True)
+
+    def keys(
+        self,
+        prefix: Union[bytes, str] = b"",
+        start: Union[bytes, str, None] = None,
+        end: Union[bytes, str, None] = None,
+        reverse: bool = False,
+        limit: Optional[int] = None,
+    ) -> Iterator[bytes]:
+        """As `scan`, the keys alone."""
+        return (key for key, _ in self._scan(prefix, start, end, reverse, limit, False))
+
+    def find(
+        self, *tags: str, prefix: Union[bytes, str] = b"", limit: Optional[int] = None
+    ) -> Iterator[Tuple[bytes, bytes]]:
+        """Keys and values of the entries that have all of the tags, in order of key; a view as that of `scan`."""
+        wanted = _tags(tags)
+        if not wanted:
+            raise StateError("find: name a tag at least")
+        low, high = self._range(prefix, None, None)
+        limit = _limit(limit)
+
+        def page(low: bytes, high: bytes, count: int) -> _Found:
+            return self._base.find(self._prefix, wanted, low, high, count)
+
+        asked = set(wanted)
+        written = [
+            (key, item if item[1] is not None and asked.issubset(item[3]) else _GONE)
+            for key, item in self._overlay.between(low, high)
+        ]
+        return self._merged(written, low, high, False, limit, page)
+
+    def _scan(self, prefix: Any, start: Any, end: Any, reverse: bool, limit: Any, values: bool) -> Iterator[Any]:
+        low, high = self._range(prefix, start, end)
+        limit = _limit(limit)
+
+        def page(low: bytes, high: bytes, count: int) -> _Found:
+            return self._base.scan(low, high, reverse, count, values)
+
+        written = self._overlay.between(low, high)
+        if reverse:
+            written.reverse()
+        return self._merged(written, low, high, reverse, limit, page)
+
+    def _range(self, prefix: Any, start: Any, end: Any) -> Tuple[bytes, Optional[bytes]]:
+        """The bounds within the store; None: its end."""
+        self._find(b"")  # refuses a store that is closed
+        low = _state_bytes(prefix, "prefix")
+        high = _behind(low)
+        if start is not None:
+            low = max(low, _state_bytes(start, "start"))
+        if end is not None:
+            end = _state_bytes(end, "end")
+            high = end if high is None else min(high, end)
+        # No key is longer, so for a longer bound the place is the same behind what a key may have of it.
+        most = self._max_key
+        if len(low) > most:
+            low = low[:most] + b"\0"
+        if high is not None and len(high) > most:
+            high = high[:most] + b"\0"
+        return low, high
+
+    def _merged(
+        self,
+        written: List[Tuple[bytes, _Item]],
+        low: bytes,
+        high: Optional[bytes],
+        reverse: bool,
+        limit: Optional[int],
+        page: Callable[[bytes, bytes, int], _Found],
+    ) -> Iterator[Tuple[bytes, bytes]]:
+        """The base with what was written over it."""
+        prefix = self._prefix
+        full_low = prefix + (low or b"\0")
+        # The store's end if there is no other: behind its name, or behind the length 0 of the default store's.
+        full_high = _behind(prefix) if high is None else prefix + high
+        assert full_high is not None
+        left = sys.maxsize if limit is None else limit
+        if left == 0 or full_low >= full_high:
+            return
+        width = len(prefix)
+        count = min(left + 1, 32)
+        at = 0
+        more = True
+        while more:
+            found, more = page(full_low, full_high, count)
+            count = min(4 * count, 1024)
+            for full, entry in found:
+                key = full[width:]
+                newer = False
+                while at < len(written) and (written[at][0] >= key if reverse else written[at][0] <= key):
+                    other, item = written[at]
+                    at += 1
+                    newer = other == key
+                    if item[1] is not None:
+                        yield other, item[1]
+                        left -= 1
+                        if left == 0:
+                            return
+                if not newer:
+                    yield key, entry[1:] if entry[0] == 0 else _parse_entry(entry)[0]
+                    left -= 1
+                    if left == 0:
+                        return
+            if more:
+                if reverse:
+                    full_high = found[-1][0]
+                else:
+                    full_low = found[-1][0] + b"\0"
+        for key, item in written[at:]:
+            if item[1] is not None:
+                yield key, item[1]
+                left -= 1
+                if left == 0:
+                    return
+
+    def _key(self, key: Any) -> bytes:
+        if type(key) is not bytes:
+            key = _state_bytes(key, "key")
+        _check_key(key, self._max_key)
+        return key
+
+    def _head(self, key: bytes) -> Optional[Tuple[int, Optional[int], Tuple[bytes, ...]]]:
+        """Size, expiry and tags of an entry."""
+        item = self._find(key)
+        if item is None:
+            return self._base.head(self._prefix + key)
+        return None if item[1] is None else (len(item[1]), item[2], item[3])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name or '(default)'!r}>"
+
+
+_GONE: _Item = (-1, None, None, ())
+
+
+def _limit(limit: Any) -> Optional[int]:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+        raise StateError(f"state: limit is 0 or more, or None, not {limit!r}")
+    return limit
+
+
+class _Closed(_Base):
+    """What a store reads from when it may not be used any more."""
+
+    def __init__(self, refuse: Callable[..., Any]) -> None:
+        self.entry = self.entries = self.head = self.piece = self.scan = self.find = refuse  # type: ignore
+
+
+def _has_ended(*_: Any) -> Any:
+    raise RuntimeError("state: the handler that this context belongs to has ended")
+
+
+def _of_a_hook(*_: Any) -> Any:
+    raise RuntimeError(
+        "state: only the handler of an event has a partition's state to read and write; a start or stop hook can read "
+        "that of ctx.state.partition(n)"
+    )
+
+
+class PartitionView(_Reading):
+    """A store as another partition has it, to read alone. It may be behind: what that partition's events wrote a
+    moment ago need not be there yet, and what was read may have been overwritten since. Got by `Store.partition` and
+    `Store.of`; good until the handler ends.
+
+    Of the partition of the event at hand it shows what the store itself does.
+    """
+
+    __slots__ = ()
+
+
+class Store(_Reading):
+    """A store of the application's state: entries with a key, as the partition of the event at hand has them.
+
+    `ctx.state` is the default store, `ctx.store("sessions")` one with a name. Keys and values are bytes or str, which
+    stands for its UTF-8; reading gives bytes. Keys are ordered bytewise.
+
+    A handler sees what it wrote itself and what the events before it in the partition wrote. Its own writes become
+    lasting together with the rest of its result, or not at all if it fails. A store belongs to one event; used later
+    it raises RuntimeError.
+
+    `ttl` is how long an entry lives: seconds, a timedelta, or text such as "30d", "12h", "15m", "10s", "250ms". It is
+    removed soon after. `tags` are up to 16 words to find entries by. Both belong to the one write: `put` without
+    them writes an entry that has none.
+
+    StateError says what is wrong with a key, value, ttl or tag; StateUnavailable that the state could not be read.
+    """
+
+    __slots__ = ("_append", "_max_value")
+
+    def __init__(self, context: "Context", use: _Use, name: str, number: Optional[int]) -> None:
+        super().__init__(context, use, name, number)
+        self._append = use.log.append
+        self._max_value = use.states.max_value
+
+    def put(self, key: Union[bytes, str], value: Union[bytes, str], ttl: Any = None, tags: Iterable[str] = ()) -> None:
+        """Writes an entry. What there was under the key is gone, its ttl and tags, too."""
+        if type(key) is not bytes:
+            key = _state_bytes(key, "key")
+        if type(value) is not bytes:
+            value = _state_bytes(value, "value")
+        if ttl is None and not tags and len(value) <= _SMALL_VALUE and 0 < len(key) <= self._max_key:
+            offset = self._context._offset
+            before = self._find(key)
+            overlay = self._overlay
+            overlay.items[key] = (offset, value, None, ())
+            if before is None:
+                self._append((offset, overlay, key, None))
+                if overlay.order is not None:
+                    overlay.fresh.append(key)
+            elif before[0] != offset:
+                self._append((offset, overlay, key, before))
+            return
+        self._write(key, value, None if ttl is None else _expiry(ttl), _tags(tags))
+
+    def put_json(self, key: Union[bytes, str], value: Any, ttl: Any = None, tags: Iterable[str] = ()) -> None:
+        """Writes a value as JSON. Raises TypeError or ValueError for what JSON cannot express."""
+        self.put(key, _encode_json(value).encode("utf-8"), ttl, tags)
+
+    def put_many(
+        self,
+        items: Union[Mapping[Any, Union[bytes, str]], Iterable[Tuple[Any, Union[bytes, str]]]],
+        ttl: Any = None,
+        tags: Iterable[str] = (),
+    ) -> None:
+        """Writes the entries of a mapping, or pairs of key and value."""
+        words = _tags(tags)
+        expiry = None if ttl is None else _expiry(ttl)
+        for key, value in items.items() if isinstance(items, Mapping) else items:
+            self._write(self._key(key), value if type(value) is bytes else _state_bytes(value, "value"), expiry, words)
+
+    def remove(self, key: Union[bytes, str]) -> None:
+        """Removes an entry, if there is one."""
+        self._write(self._key(key), None, None, ())
+
+    def remove_many(self, keys: Iterable[Union[bytes, str]]) -> None:
+        """Removes entries, as far as they exist."""
+        for key in keys:
+            self._write(self._key(key), None, None, ())
+
+    def cas(
+        self,
+        key: Union[bytes, str],
+        expected: Union[bytes, str, None],
+        new: Union[bytes, str, None],
+        ttl: Any = None,
+        tags: Iterable[str] = (),
+    ) -> bool:
+        """Writes `new` if the value is `expected`, and says whether it was. Of `expected` None means that there is no
+        entry, of `new` that it is to be removed."""
+        key = self._key(key)
+        if expected is not None:
+            expected = _state_bytes(expected, "value")
+        if new is not None:
+            new = _state_bytes(new, "value")
+        expiry = None if ttl is None else _expiry(ttl)
+        words = _tags(tags)
+        if self.get(key) != expected:
+            return False
+        if new is not None or expected is not None:
+            self._write(key, new, expiry, words)
+        return True
+
+    def append(self, key: Union[bytes, str], data: Union[bytes, str]) -> int:
+        """Puts `data` behind the value and gives the new size. An entry that there was not begins with it; one that
+        there was keeps its ttl and tags. The whole value is written anew."""
+        key = self._key(key)
+        data = _state_bytes(data, "value")
+        head = self._head(key)
+        if head is None:
+            self._write(key, data, None, ())
+            return len(data)
+        size, expiry, words = head
+        self._check_size(key, size + len(data))
+        self._write(key, (self.get(key) or b"") + data, expiry, words)
+        return size + len(data)
+
+    def partition(self, number: int) -> PartitionView:
+        """The same store in another partition: to be read, and possibly stale."""
+        return self._context._view(self._name, number)
+
+    def of(self, key: Union[bytes, str]) -> PartitionView:
+        """The same store in the partition that events with this key go to: to be read, and possibly stale unless it
+        is the partition of the event at hand."""
+        return self.partition(_partition_of(_state_bytes(key, "key"), max(1, self._use.states.partitions)))
+
+    def _check_size(self, key: bytes, size: int) -> None:
+        if size > self._max_value:
+            raise StateError(f"state: the value of {key[:64]!r} has {size:,} bytes; it may have {self._max_value:,}")
+
+    def _write(self, key: bytes, value: Optional[bytes], expiry: Optional[int], tags: Tuple[bytes, ...]) -> None:
+        """The careful way of writing, with values that are bytes."""
+        _check_key(key, self._max_key)
+        before = self._find(key)
+        if value is not None and len(value) > _SMALL_VALUE:
+            self._check_size(key, len(value))
+            self._use.grow(len(value))
+        overlay = self._overlay
+        offset = self._context._offset
+        overlay.items[key] = (offset, value, expiry, tags)
+        if before is None:
+            self._append((offset, overlay, key, None))
+            if overlay.order is not None:
+                overlay.fresh.append(key)
+        elif before[0] != offset:
+            self._append((offset, overlay, key, before))
 
 
 # MARK: Context
@@ -771,13 +2400,33 @@ _NOTHING: Dict[str, _Keys] = {}
 class Context:
     """What a handler can do. It belongs to the event at hand and must not be used after its handler has ended."""
 
-    __slots__ = ("_runner", "_outs", "_fast", "_offset", "_info", "_answered", "_passed", "_open")
+    __slots__ = (
+        "_runner",
+        "_outs",
+        "_fast",
+        "_offset",
+        "_info",
+        "_answered",
+        "_passed",
+        "_open",
+        "_delivery",
+        "_use",
+        "_stores",
+        "_ended",
+        "state",
+    )
 
-    def __init__(self, runner: "_Runner", outs: Optional[_Outputs], offset: int = 0) -> None:
+    state: Store  # the default store
+
+    def __init__(self, runner: "_Runner", outs: Optional[_Outputs], delivery: Optional["_Delivery"] = None) -> None:
         self._runner = runner
         self._outs: _Outputs = outs  # type: ignore[assignment]  # checked by `_open` before use
         self._fast = _NOTHING
-        self._offset = offset
+        self._offset = 0 if delivery is None else delivery.first
+        self._delivery = delivery
+        self._use: Optional[_Use] = None
+        self._stores: Optional[Dict[Any, Any]] = None
+        self._ended = False
         self._info: Optional[_Info] = None
         self._answered = False  # a final reply was given
         self._passed = False  # the reply address went on with an emitted event
@@ -848,7 +2497,7 @@ class Context:
         for destination in destinations:
             destination[0]((destination, value, self._offset))
             if len(value) > _SMALL_VALUE:
-                outs.large += len(value)
+                outs.grow(len(value))
         if carries and destinations:
             self._passed = True
 
@@ -883,18 +2532,83 @@ class Context:
         state = _REPLY_STATE.pack(status, ran, 1 if final else 0, code) + _text_to_str16(message)
         self._outs.replies.append(_Reply(self._offset, info.reply, value, state, final))
         if value is not None and len(value) > _SMALL_VALUE:
-            self._outs.large += len(value)
+            self._outs.grow(len(value))
 
     def _fork(self) -> "Context":
         """A context of its own for one asynchronous handler, so that a task it leaves behind cannot emit for others."""
-        other = Context(self._runner, self._outs, self._offset)
+        other = Context(self._runner, self._outs, self._delivery)
+        other._offset = self._offset
         other._fast = self._fast
         other._info = self._info
         return other
 
     def _close(self) -> None:
         self._open = False
+        self._ended = True
         self._fast = _NOTHING
+        if self._stores is not None:
+            for store in self._stores.values():
+                store._close(_has_ended)
+            self._stores = None
+            try:
+                del self.state
+            except AttributeError:
+                pass  # named stores alone were used
+        if self._outs is None and self._use is not None:
+            self._use.end()  # a hook's own; that of a delivery ends with it
+        self._use = None
+
+    def __getattr__(self, name: str) -> Any:
+        # The slot is filled when it is first wanted: handlers without state do not pay for it.
+        if name == "state":
+            store = self.store("")
+            self.state = store
+            return store
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def store(self, name: str) -> Store:
+        """A store of the application's state by its name: lower-case letters, digits and "-", at most 30 characters,
+        a letter first. The empty name is that of the default store, `ctx.state`."""
+        stores = self._stores
+        found = stores.get(name) if stores is not None else None
+        if found is None:
+            if name != "" and not (isinstance(name, str) and _STORE_NAME.fullmatch(name)):
+                raise StateError(
+                    f"store: {name!r} is not the name of a store: a-z, 0-9 and -, at most 30 characters, a letter first"
+                )
+            use = self._used()
+            found = Store(self, use, name, None if use.part is None else use.part.number)
+            self._keep(name, found)
+        return found
+
+    def _view(self, name: str, number: int) -> PartitionView:
+        """A store of another partition."""
+        stores = self._stores
+        found = stores.get((name, number)) if stores is not None else None
+        if found is None:
+            found = PartitionView(self, self._used(), name, number)
+            self._keep((name, number), found)
+        return found
+
+    def _keep(self, place: Any, store: Any) -> None:
+        if self._stores is None:
+            self._stores = {}
+        self._stores[place] = store
+
+    def _used(self) -> _Use:
+        use = self._use
+        if use is None:
+            if self._ended:
+                _has_ended()
+            outs = self._outs
+            if outs is None:
+                use = _Use(self._runner.states, None, None)
+            else:
+                use = outs.use
+                if use is None:
+                    use = outs.use = _Use(self._runner.states, outs, self._delivery)
+            self._use = use
+        return use
 
     @property
     def log(self) -> "Log":
@@ -993,6 +2707,7 @@ class _Runner:
         self.max_frame = int(welcome.get("maxFrame", (64 << 20) + (64 << 10)))
         self.level = _compression_level(welcome.get("compression") or "none")
         self.output_limit = min(_OUTPUT_LIMIT, self.max_frame // 4)
+        self.states = _States(welcome.get("state"), log)
         self.slots = {name: index for index, name in enumerate(welcome["slots"])}
         self.handlers = handlers
         self._routes = {
@@ -1024,9 +2739,12 @@ class _Runner:
 
     def run(self, delivery: _Delivery):
         """A generator that runs a delivery. It yields what has to be awaited, and returns the parts of the RESULT."""
-        outs = self._idle.pop() if self._idle else _Outputs(self.level)
+        outs = self._idle.pop() if self._idle else _Outputs(self.level, self.output_limit)
         outs.begin()
-        context = delivery.context = Context(self, outs, delivery.first)
+        part = self.states.parts.get(delivery.partition)
+        if part is not None:
+            part.rewind(delivery.first, delivery.skips)
+        context = delivery.context = Context(self, outs, delivery)
         try:
             parts = yield from self._run(delivery, outs, context)
             return parts
@@ -1106,6 +2824,7 @@ class _Runner:
                     run = range(base + index, base + stop)
                     index = stop
 
+                run = outs.stride = iter(run)
                 for offset in run:
                     byte = data[pos]
                     if byte < 128:
@@ -1231,7 +2950,9 @@ class _Runner:
                             stopped = True
                             break
 
-                if not stopped and outs.exceeds(self.output_limit) and offset + 1 < end:
+                if dense:
+                    index = offset - base + 1  # a large value may have ended the stride before its time
+                if not stopped and outs.exceeds() and offset + 1 < end:
                     processed = max(offset + 1, first)
                     stopped = True
             if not stopped and pos != limit:
@@ -1260,6 +2981,8 @@ class _Runner:
             parts += outputs
             total = sum(map(len, parts)) + 12
             if total <= self.max_frame:
+                if outs.use is not None:
+                    outs.use.commit(processed)
                 return parts
 
             # More than a frame holds. Keep what fits and hand the rest of the delivery back; an event that is too much
@@ -1273,6 +2996,8 @@ class _Runner:
                 if budget < 0:
                     cut = offset
                     break
+            if cut == offsets[0] and len(offsets) > 1:
+                cut = offsets[1]  # what the first alone comes to is seen when it is packed
             if cut == offsets[0]:
                 outs.cut(cut + 1)
                 outs.take_back(cut)
@@ -1419,6 +3144,8 @@ _DELIVER_FRAME = 0x30
 _RESULT_FRAME = 0x31
 _LOG = 0x32
 _DRAIN = 0x33
+_STATE = 0x34
+_STATED = 0x35
 
 _EXIT_HOOK = 1
 _EXIT_USAGE = 64
@@ -1428,6 +3155,11 @@ _EXIT_PROTOCOL = 76
 _FIRST_FRAME_LIMIT = 65536
 _BUFFER = 1 << 20
 _HANDSHAKE_SECONDS = 30.0
+# How long an answer about state is waited for, and how many questions may be open.
+_ANSWER_SECONDS = 30.0
+_OPEN_QUESTIONS = 16
+# Frames that may come while an answer is waited for. A node sends as many deliveries as it gives credits.
+_FRAMES_HELD = 4096
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 
 
@@ -1438,6 +3170,8 @@ class _Connection:
         self.sock = sock
         self.max_frame = _FIRST_FRAME_LIMIT
         self.received = 0
+        # Frames that came while an answer was waited for.
+        self.held: Deque[Tuple[int, int, bytes]] = collections.deque()
         self._buffer = bytearray(_BUFFER)
         self._start = 0
         self._fill = 0
@@ -1466,6 +3200,10 @@ class _Connection:
 
     def take(self) -> Optional[Tuple[int, int, bytes]]:
         """The next whole frame of what has been received: type, id, body."""
+        return self.held.popleft() if self.held else self.cut()
+
+    def cut(self) -> Optional[Tuple[int, int, bytes]]:
+        """The same, behind those that are held."""
         have = self._fill - self._start
         if have < 16:
             return None
@@ -1530,6 +3268,10 @@ class _Worker:
         self.over = False  # the end is decided: the heartbeat thread must not end the process any more
         self.draining = False
         self.terminated = False
+        self.fault: Optional[Exception] = None  # what became of the connection while a handler waited for an answer
+        self._questions = 0  # id of the last
+        self._poller: Any = None
+        self._on_held: Optional[Callable[[], None]] = None  # told that there are frames which the socket will not tell of
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._wake: socket.socket
 
@@ -1596,6 +3338,7 @@ class _Worker:
         except (KeyError, TypeError, ValueError) as error:
             raise _ProtocolError(f"WELCOME lacks or misstates a member: {error!r}") from error
         connection.max_frame = self.runner.max_frame
+        self.runner.states.ask = self._ask
 
     def _unexpected(self, kind: int, body: bytes) -> None:
         if kind == _ERROR:
@@ -1706,9 +3449,78 @@ class _Worker:
             self.draining = True
         elif kind == _GOODBYE:
             raise _ConnectionLost("the node said goodbye")
-        elif kind != _HEARTBEAT:
+        elif kind != _HEARTBEAT and not self._is_late(kind, identifier):
             self._unexpected(kind, body)
         return None
+
+    # Asking for state
+
+    def _is_late(self, kind: int, identifier: int) -> bool:
+        """Whether it answers a question that is no longer waited for."""
+        return kind in (_STATED, _ERROR) and 0 < identifier <= self._questions
+
+    def _ask(self, questions: Sequence[bytes]) -> List[bytes]:
+        """Puts questions about state to the node and gives the bodies of the answers, in the same order. Other frames
+        that come meanwhile are held for the loop that serves."""
+        if threading.get_ident() != self.runner.states.thread:
+            _wrong_thread()
+        try:
+            if self.fault is not None:
+                raise self.fault
+            return self._exchange(questions)
+        except (_ConnectionLost, _ProtocolError) as error:
+            # The handler fails; the worker ends as soon as it is back in the loop.
+            self.fault = error
+            raise StateUnavailable(f"state: {error}") from None
+        finally:
+            if self._on_held is not None and self.connection.held:
+                self._on_held()
+
+    def _exchange(self, questions: Sequence[bytes]) -> List[bytes]:
+        connection = self.connection
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(connection.sock, select.POLLIN)
+        first = self._questions + 1
+        answers: List[bytes] = []
+        sent = 0
+        until = time.monotonic() + _ANSWER_SECONDS
+        while len(answers) < len(questions):
+            while sent < len(questions) and sent - len(answers) < _OPEN_QUESTIONS:
+                self._questions += 1
+                connection.send(_STATE, self._questions, 0, (questions[sent],))
+                sent += 1
+            frame = connection.cut()
+            if frame is None:
+                if connection.receive():
+                    continue
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise StateUnavailable(f"state: the node did not answer within {_ANSWER_SECONDS:.0f} s")
+                self._poller.poll(left * 1000)
+                continue
+            kind, identifier, body = frame
+            if identifier >= first and kind == _STATED:
+                if identifier != first + len(answers):
+                    raise _ProtocolError(f"the node answered question {identifier} out of turn")
+                answers.append(body)
+                until = time.monotonic() + _ANSWER_SECONDS
+            elif identifier >= first and kind == _ERROR:
+                error = _parse_json(body, "ERROR")
+                text = f"state: {error.get('name')}: {error.get('message')}"
+                raise (StateError if error.get("status") == _STATUS_BAD_REQUEST else StateUnavailable)(text)
+            elif kind == _ERROR and identifier == 0:
+                self._unexpected(kind, body)
+            elif kind != _HEARTBEAT and not self._is_late(kind, identifier):
+                if len(connection.held) == _FRAMES_HELD:
+                    raise _ProtocolError(f"the node sent {_FRAMES_HELD} frames instead of an answer")
+                connection.held.append(frame)
+        # What came with the answers: the socket will not tell of it again.
+        frame = connection.cut()
+        while frame is not None:
+            connection.held.append(frame)
+            frame = connection.cut()
+        return answers
 
     def _serve(self) -> int:
         """Without asynchronous handlers: one delivery after the other, no event loop."""
@@ -1746,6 +3558,8 @@ class _Worker:
         return self._leave(stopped)
 
     def _answer(self, delivery: _Delivery, parts: List[bytes]) -> None:
+        if self.fault is not None:
+            raise self.fault
         self.connection.send(_RESULT_FRAME, delivery.id, 1, parts)
         del self.active[delivery.id]
 
@@ -1793,7 +3607,7 @@ class _Worker:
                 finished.set_exception(error)
 
         def settle() -> None:
-            if (self.draining or self.terminated) and not lanes and not finished.done():
+            if (self.draining or self.terminated) and not lanes and not connection.held and not finished.done():
                 finished.set_result(None)
 
         async def run_lane(partition: int) -> None:
@@ -1838,6 +3652,7 @@ class _Worker:
             on_readable()
             loop.remove_reader(connection.sock)
 
+        self._on_held = functools.partial(loop.call_soon, on_readable)
         if threading.current_thread() is threading.main_thread():
             loop.add_signal_handler(signal.SIGTERM, on_sigterm)
         if not await self._hooks(self.application._start_hooks):
@@ -1891,7 +3706,27 @@ async def _await(waiting: Any) -> Any:
 
 
 def _call_hook(hook: Callable[..., Any], runner: _Runner) -> Any:
-    return hook(Context(runner, None)) if _takes_argument(hook) else hook()
+    """Calls a hook. What it gives back may have to be awaited."""
+    if not _takes_argument(hook):
+        return hook()
+    context = Context(runner, None)
+    result = None
+    try:
+        result = hook(context)
+        if hasattr(result, "__await__"):
+            result = _close_behind(result, context)
+            context = None
+        return result
+    finally:
+        if context is not None:
+            context._close()
+
+
+async def _close_behind(waiting: Any, context: Context) -> Any:
+    try:
+        return await waiting
+    finally:
+        context._close()
 
 
 def _takes_argument(function: Callable[..., Any]) -> bool:
@@ -2053,7 +3888,8 @@ class TestOutcome:
 
     `emitted`: the events it emitted. `replies`: the values the caller got, in order (None: an empty reply);
     `reply`: the last of them. `verdict`: "ok", "rejected", "retry", "expired" or "failed"; `error`: the message if
-    it is not "ok", else None; `code`: that of Reject; `delay`: that of Retry, in seconds.
+    it is not "ok", else None; `code`: that of Reject; `delay`: that of Retry, in seconds. `written`: what it wrote
+    to the state: value, or None for a removal, by store and key.
     """
 
     __test__ = False  # not a test case, whatever a collector makes of the name
@@ -2061,6 +3897,7 @@ class TestOutcome:
     def __init__(self) -> None:
         self.emitted: List[Emitted] = []
         self.replies: List[Optional[bytes]] = []
+        self.written: Dict[Tuple[str, bytes], Optional[bytes]] = {}
         self.verdict = "ok"
         self.error: Optional[str] = None
         self.code = 0
@@ -2083,6 +3920,25 @@ class _AnyRoute(dict):
         return self[name]
 
 
+class _TestStore(Store):
+    """Writes to the base itself."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, memory: _Memory, context: Context, states: _States, name: str) -> None:
+        self._memory = memory
+        super().__init__(context, _Use(states, None, None), name, 0)
+
+    def put(self, key: Union[bytes, str], value: Union[bytes, str], ttl: Any = None, tags: Iterable[str] = ()) -> None:
+        expiry = None if ttl is None else _expiry(ttl)
+        self._write(self._key(key), _state_bytes(value, "value"), expiry, _tags(tags))
+
+    def _write(self, key: bytes, value: Optional[bytes], expiry: Optional[int], tags: Tuple[bytes, ...]) -> None:
+        if value is not None:
+            self._check_size(key, len(value))
+        self._memory.apply(self._prefix + key, None if value is None else _entry(value, expiry, tags))
+
+
 class TestRun:
     """Runs an application's handlers in this process, for unit tests:
 
@@ -2092,7 +3948,8 @@ class TestRun:
 
     Events go through the same code as in a worker. `routes` lists the names that may be emitted (any, if it is
     None), or maps names to destinations as WELCOME of the protocol does. Start hooks run when the first event is
-    sent, stop hooks in `close`, which a `with` statement calls.
+    sent, stop hooks in `close`, which a `with` statement calls. State works, in memory and in one partition; `state`
+    shows it.
     """
 
     __test__ = False
@@ -2120,12 +3977,14 @@ class TestRun:
             "routes": table,
             "maxEvent": max_event,
             "maxHops": max_hops,
+            "state": {"topic": name + ".state", "partitions": 1},
         }
         self._app = app
         self._worker = _Worker(app)
         self._runner = self._worker.runner = _Runner(app._callables(), welcome, app.log)
         if routes is None:
             self._runner._routes = _AnyRoute()
+        self._runner.states.memory = True
         self._offset = 0
         self._started = False
 
@@ -2176,6 +4035,23 @@ class TestRun:
         delivery = _Delivery(1, _DELIVER.pack(0, attempt, offset, offset + 1, 0) + batch)
         return self._outcome(b"".join(self._worker._drive(self._runner.run(delivery))), wanted)
 
+    def state(self, store: str = "") -> Store:
+        """A store of the application's state as it is between events: to look at, and to preset. It has all that
+        `ctx.store(store)` has."""
+        if store != "" and not _STORE_NAME.fullmatch(store):
+            raise StateError(f"state: {store!r} is not the name of a store")
+        return _TestStore(self._memory(0), Context(self._runner, None), self._runner.states, store)
+
+    def expire(self, after: Any) -> int:
+        """Removes what will have expired when a time has passed, given as a ttl is; says how many entries. In a
+        node's application this happens on its own."""
+        return self._memory(0).expire(_expiry(after))
+
+    def _memory(self, partition: int) -> _Memory:
+        base = self._runner.states.part(partition).base
+        assert isinstance(base, _Memory)
+        return base
+
     def _hooks(self, hooks: Sequence[Callable[..., Any]]) -> None:
         for hook in hooks:
             result = _call_hook(hook, self._runner)
@@ -2184,7 +4060,7 @@ class TestRun:
 
     def _outcome(self, body: bytes, wanted: bool) -> TestOutcome:
         outcome = TestOutcome()
-        _, count = _RESULT.unpack_from(body)
+        processed, count = _RESULT.unpack_from(body)
         at = _RESULT.size
         for _ in range(count):
             _, verdict, _, _, code, delay, size = _VERDICT.unpack_from(body, at)
@@ -2206,11 +4082,17 @@ class TestRun:
             for key, value, raw in _records(body[at : at + size]):
                 if topic == "_grape.replies.test":
                     outcome.replies.append(value)
+                elif topic == self._runner.states.topic:
+                    assert key is not None
+                    self._memory(partition).apply(key, value)
+                    place = (key[1 : 1 + key[0]].decode("ascii"), key[1 + key[0] :])
+                    outcome.written[place] = None if value is None else _parse_entry(value)[0]
                 else:
                     info = _Info(raw)
                     detached = wanted and info.reply is None
                     outcome.emitted.append(Emitted(topic, partition, key, value or b"", info, detached))
             at += size
+        self._memory(0).processed = processed
         return outcome
 
 
