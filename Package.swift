@@ -44,7 +44,7 @@ let package = Package(
       dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
     .executableTarget(
       name: "GrapeCommitLogBench", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
-    .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeCore", "GrapeWire"]),
+    .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeStore", "GrapeCore", "GrapeWire"]),
     // The log on a simulated disk, step by step from a seed, beside a model that checks it.
     .target(
       name: "GrapeCommitLogSimulation", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeTestKit", "GrapeWire"]),

@@ -33,7 +33,7 @@ struct StateFormatTests {
     #expect(throws: StateError.self) { try StateEntry.encoded([], tags: [String(repeating: "t", count: 64)]) }
     #expect(throws: StateError.self) { try StateEntry.encoded([], tags: (0..<17).map { "t\($0)" }) }
     for bytes: [UInt8] in [[], [4], [1, 0], [2], [2, 0], [2, 1, 5, 1], [2, 2, 1, 98, 1, 97], [2, 1, 1, 0xff]] {
-      bytes.withUnsafeBytes { bytes in
+      _ = bytes.withUnsafeBytes { bytes in
         #expect(throws: StateError.self) { try StateEntry(bytes) }
       }
     }

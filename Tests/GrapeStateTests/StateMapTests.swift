@@ -17,7 +17,9 @@ struct StateMapTests {
   ) throws {
     var writer = try StateWriter(environment)
     for change in changes {
-      try writer.set(try StateKey(change.key).bytes.unsafeBytes, change.value?.unsafeBytes)
+      let key = try StateKey(change.key).bytes
+      try writer.set(key.unsafeBytes, change.value?.unsafeBytes)
+      withExtendedLifetime(key) {}
     }
     try writer.commit(StatePosition(processed: processed, changelog: 0, lastOffset: -1, fingerprint: 0))
   }

@@ -30,6 +30,10 @@ public struct StatePosition: Hashable, Sendable {
   public static let size = 40
   private static let format: UInt16 = 1
 
+  private static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+    CRC32C.checksum(UnsafeRawBufferPointer(rebasing: bytes[processedOffset...]))
+  }
+
   /// Where `processed` stands in the stored form.
   public static let processedOffset = 8
 
@@ -42,6 +46,7 @@ public struct StatePosition: Hashable, Sendable {
     writer.i64(changelog)
     writer.i64(lastOffset)
     writer.u64(fingerprint)
+    writer.patch(Self.checksum(writer.unsafeBytes), at: 4)
     return writer.finish()
   }
 
@@ -56,6 +61,9 @@ public struct StatePosition: Hashable, Sendable {
     let format = load(0, UInt16.self)
     guard format == Self.format else {
       throw StateError(.unsupported, "the state has format \(format), this program knows \(Self.format)")
+    }
+    guard load(4, UInt32.self) == Self.checksum(bytes) else {
+      throw StateError(.corrupt, "the state's position does not fit its checksum")
     }
     processed = load(Self.processedOffset, Int64.self)
     changelog = load(16, Int64.self)

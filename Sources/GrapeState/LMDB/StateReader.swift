@@ -100,10 +100,17 @@ package final class StateReader {
   }
 
   /// Number of entries. O(1).
-  package func count() throws(StateError) -> Int {
+  package func count() throws(StateError) -> Int { try count(environment.databases.entries) }
+
+  /// Whether any entry has an expiry or a tag. O(1).
+  package func hasIndexes() throws(StateError) -> Bool {
+    if try count(environment.databases.expiry) > 0 { return true }
+    return try count(environment.databases.tags) > 0
+  }
+
+  private func count(_ database: UInt32) throws(StateError) -> Int {
     var statistics = MDB_stat()
-    try LMDB.check(
-      mdb_stat(transaction, environment.databases.entries, &statistics), "the state in \(environment.path)")
+    try LMDB.check(mdb_stat(transaction, database, &statistics), "the state in \(environment.path)")
     return statistics.ms_entries
   }
 
