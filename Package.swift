@@ -51,7 +51,7 @@ let package = Package(
     .executableTarget(name: "GrapeLogSimulator", dependencies: ["GrapeCommitLogSimulation"]),
 
     // What an application's author imports.
-    .target(name: "Grape", dependencies: ["GrapeWire", "GrapeCore", "CGrapeLinux"]),
+    .target(name: "Grape", dependencies: ["GrapeWire", "GrapeCore", "GrapeState", "CGrapeLinux"]),
 
     // The node, from the inside out.
     .target(name: "GrapeReactor", dependencies: ["CGrapeLinux", "GrapeWire"]),
