@@ -14,7 +14,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESOURCES = ROOT / "Sources" / "CGrapeResources"
 OUTPUT = RESOURCES / "swift_sdk.c"
-TARGETS = ("CGrapeLinux", "CZstd", "Grape", "GrapeCore", "GrapeWire")
+TARGETS = ("CGrapeLinux", "CLMDB", "CZstd", "Grape", "GrapeCore", "GrapeState", "GrapeWire")
 SUFFIXES = (".swift", ".c", ".h", ".modulemap")
 
 

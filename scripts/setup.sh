@@ -34,9 +34,10 @@ missing_packages() {
   has git || echo git # the package manager fetches the dependencies with it
   if has pkg-config; then
     pkg-config --exists libzstd || echo libzstd-dev # compression of record batches and packages
+    pkg-config --exists lmdb || echo liblmdb-dev    # state
     pkg-config --exists zlib || echo zlib1g-dev     # packages that come as .tar.gz
   else
-    echo pkg-config libzstd-dev zlib1g-dev
+    echo pkg-config libzstd-dev liblmdb-dev zlib1g-dev
   fi
   has zstd || echo zstd # unpacks the data of the flights example
   if has python3; then
@@ -85,7 +86,7 @@ run_as_root() {
 install_packages() {
   has apt-get || fail "missing: $*
   These are names of Debian packages, and there is no apt-get here. Install what your system calls them: git, pkg-config,
-  the headers of libzstd and of zlib, the zstd command, Python 3.9 or newer with venv."
+  the headers of libzstd, of LMDB and of zlib, the zstd command, Python 3.9 or newer with venv."
   [ "$(id -u)" -eq 0 ] || has sudo || fail "missing: $*
   Run as root: apt-get install $*"
   echo "setup: installing $*"

@@ -1,4 +1,5 @@
 public import GrapeCore
+internal import GrapeState
 internal import GrapeWire
 
 /// What became of an event in a `TestRun`.
@@ -45,7 +46,20 @@ public struct TestResult: Sendable {
     case failed(message: String)
   }
 
+  /// What the handler changed of the state.
+  public struct Change: Sendable, Hashable {
+    /// Name of the store; empty: the default one.
+    public var store: String
+    public var key: [UInt8]
+    /// The entry now; nil: it was removed.
+    public var entry: StoreEntry?
+    /// The key as text.
+    public var keyText: String { String(decoding: key, as: UTF8.self) }
+  }
+
   public var outcome: Outcome = .succeeded
+  /// The last change of each key. Empty if the handler failed.
+  public var changes: [Change] = []
   /// In order per destination. Empty if the handler failed.
   public var emitted: [Emitted] = []
   /// In order. Empty if nobody waits.
@@ -56,7 +70,7 @@ public struct TestResult: Sendable {
   /// The final answer, if there is one.
   public var reply: Answer? { replies.last { $0.isFinal } }
 
-  init(_ run: DeliveryRun, log frames: [UInt8]) throws {
+  init(_ run: DeliveryRun, changelog: String, log frames: [UInt8]) throws {
     var body = ByteWriter()
     run.writeResult(to: &body)
     var reader = ByteReader(body.unsafeBytes)
@@ -79,7 +93,9 @@ public struct TestResult: Sendable {
     for output in run.context.outputs.active {
       var batches: [ByteSlice] = []
       output.forEachBatch { batches.append(ByteSlice(copying: $0)) }
-      for batch in batches { try read(batch, of: output) }
+      for batch in batches {
+        if output.topic == changelog { try readChanges(batch) } else { try read(batch, of: output) }
+      }
     }
     try readLog(ByteSlice(frames))
   }
@@ -110,6 +126,20 @@ public struct TestResult: Sendable {
             partition: output.partition, key: record.key.map { ByteSlice(copying: $0) },
             value: data ?? ByteSlice([]), headers: own, carriesOrigin: grapes.replyAddress != nil))
       }
+    }
+    withExtendedLifetime(unpacked) {}
+  }
+
+  private mutating func readChanges(_ batch: ByteSlice) throws {
+    let unpacked = try RecordBatch.unpack(batch, checkingCRC: true, limit: batch.count)
+    var records = unpacked.reader()
+    while let record = try records.next() {
+      let key = try StateKey(full: ByteSlice(copying: record.key ?? UnsafeRawBufferPointer(start: nil, count: 0)))
+      let entry = try record.value.map { bytes in
+        let entry = try StateEntry(bytes)
+        return StoreEntry(key: key.key.array, value: [UInt8](entry.value), tags: entry.tags, expiry: entry.expiry)
+      }
+      changes.append(Change(store: key.store, key: key.key.array, entry: entry))
     }
     withExtendedLifetime(unpacked) {}
   }

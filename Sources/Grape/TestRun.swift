@@ -1,5 +1,6 @@
 internal import CGrapeLinux
 public import GrapeCore
+internal import GrapeState
 internal import GrapeWire
 internal import Synchronization
 
@@ -19,6 +20,8 @@ public final class TestRun {
   private var hasStarted = false
   private let application: Application
   private var offset: Int64 = 0
+  /// State by partition.
+  private let memory: TestState
 
   /// Prepares the handlers of `application`.
   ///
@@ -39,7 +42,10 @@ public final class TestRun {
     for (signal, targets) in routes ?? [:] {
       info.routes[signal] = targets.map { TestRun.route($0, app: info.app, partitions: partitions) }
     }
-    session = try Session(info: info, application: application, log: log, hasOpenRoutes: routes == nil)
+    memory = TestState(partitions: partitions)
+    let state = StateSpace(info: memory.info, log: log) { [memory] in (memory.base($0), nil) }
+    session = try Session(
+      info: info, application: application, log: log, state: state, hasOpenRoutes: routes == nil)
     run = DeliveryRun(session: session)
   }
 
@@ -51,6 +57,17 @@ public final class TestRun {
       topic: "\(target[..<at]).events", event: String(target[target.index(after: at)...]), partitions: partitions)
   }
 
+  /// The application's default store, to be prepared before events and looked at after them.
+  public var state: TestStore { TestStore(memory, name: "") }
+
+  /// A store by name.
+  ///
+  /// - Throws: `StateError` if there can be no store of that name.
+  public func store(_ name: String) throws(StateError) -> TestStore {
+    try StateKey.check(store: name)
+    return TestStore(memory, name: name)
+  }
+
   /// Hands one event to its handler and waits for its end. `onStart` runs before the first.
   ///
   /// - Parameters:
@@ -59,10 +76,11 @@ public final class TestRun {
   ///   - attempt: as in `Event.attempt`.
   ///   - hops: handlers that the event's chain has passed through.
   ///   - deadline: time of day in milliseconds since 1970 UTC.
+  ///   - partition: which the event comes from; its state is that partition's.
   /// - Throws: what `onStart` throws, and an error if there is no such slot.
   public func send(
     _ name: String, _ value: some EventData, key: some EventData, isAwaited: Bool = true,
-    headers: [Event.Header] = [], attempt: UInt32 = 1, hops: UInt8 = 0, deadline: Int64? = nil
+    headers: [Event.Header] = [], attempt: UInt32 = 1, hops: UInt8 = 0, deadline: Int64? = nil, partition: Int32 = 0
   ) async throws -> TestResult {
     if !hasStarted {
       hasStarted = true
@@ -73,7 +91,7 @@ public final class TestRun {
     defer { offset += 1 }
     run.begin(
       Delivery(
-        id: 1, partition: 0, attempt: attempt, first: offset, end: offset + 1, skips: [], batches: [batch]))
+        id: 1, partition: partition, attempt: attempt, first: offset, end: offset + 1, skips: [], batches: [batch]))
     var step = try run.advance()
     while case .await(let handler, let event) = step {
       var failure: (any Error)?
@@ -82,7 +100,9 @@ public final class TestRun {
       step = try run.advance()
     }
     defer { run.clear() }
-    return try TestResult(run, log: log.take())
+    let result = try TestResult(run, changelog: memory.info.topic, log: log.take())
+    try memory.apply(result.changes, partition: partition, processed: offset + 1)
+    return result
   }
 
   /// Hands one event without key to its handler.

@@ -17,6 +17,8 @@ public struct StateError: Error, Hashable, Sendable, CustomStringConvertible {
     case mapFull
     /// There is no such file.
     case notFound
+    /// The value cannot be read as the type that was asked for, or written from it.
+    case typeMismatch
     /// Not possible here or now: no event is being handled, or the store is closed.
     case unavailable
   }

@@ -1,4 +1,5 @@
 public import GrapeCore
+internal import GrapeState
 internal import GrapeWire
 
 /// What a handler acts through while it handles one event. Not to be used after the handler has returned.
@@ -7,6 +8,11 @@ internal import GrapeWire
 public final class Context {
   let session: Session
   let outputs: OutputSet
+  @usableFromInline let runState: RunState
+  /// The stores that were asked for, by name.
+  private var stores: [String: StoreAccess] = [:]
+  /// The store without a name.
+  @usableFromInline let defaultStore: StoreAccess
   /// That of the event being handled, or of the last one.
   private var current: EventGroup?
   /// Numbers the groups as they come.
@@ -27,6 +33,8 @@ public final class Context {
   init(session: Session) {
     self.session = session
     outputs = OutputSet(session: session)
+    runState = RunState(space: session.state, outputs: outputs)
+    defaultStore = StoreAccess(run: runState)
     plans = .allocate(capacity: session.signalCount)
     plans.initialize(repeating: EmitPlan())
   }
@@ -44,6 +52,7 @@ public final class Context {
   @inline(__always)
   func begin() {
     isOpen = true
+    runState.isOpen = true
     hasReplied = false
     hasPassedOriginOn = false
     hasOverflowed = false
@@ -51,13 +60,26 @@ public final class Context {
   }
 
   @inline(__always)
-  func end() { isOpen = false }
+  func end() {
+    isOpen = false
+    runState.isOpen = false
+  }
 
   /// Keeps no delivery's memory.
   func leave() {
     isOpen = false
+    runState.leave()
     current = nil
     generation &+= 1
+  }
+
+  /// The store called `name`.
+  func access(_ name: String) throws(StateError) -> StoreAccess {
+    if name.isEmpty { return defaultStore }
+    if let known = stores[name] { return known }
+    let access = try StoreAccess(run: runState, name: name)
+    stores[name] = access
+    return access
   }
 
   /// What the node told this worker.

@@ -48,6 +48,8 @@ final class DeliveryRun {
   /// Events dealt with so far.
   private(set) var done: UInt32 = 0
   private var isStopped = false
+  /// When the delivery began, time of day in milliseconds.
+  private var timestamp: Int64 = 0
 
   init(session: Session) {
     self.session = session
@@ -72,7 +74,9 @@ final class DeliveryRun {
     tally.reset()
     done = 0
     isStopped = false
-    outputs.beginDelivery(timestamp: grape_realtime_ms())
+    timestamp = grape_realtime_ms()
+    outputs.beginDelivery(timestamp: timestamp)
+    context.runState.beginDelivery(partition: delivery.partition, first: delivery.first)
   }
 
   /// Lets go of the delivery's memory.
@@ -99,6 +103,11 @@ final class DeliveryRun {
       if !isStopped { unpacked = nil }
     }
     tally.run(slot: -1)
+    do throws(EmitError) {
+      try context.runState.finish(processed: processed, timestamp: timestamp)
+    } catch {
+      throw WireError(.tooLarge, error.message)
+    }
     return .finished
   }
 
@@ -175,6 +184,7 @@ final class DeliveryRun {
         context.begin()
         do {
           try handler(event, context)
+          try context.runState.checkFailure()
           if isAwaited { try answerIfNobodyDid(group) }
           succeeded &+= 1
           if context.outputs.isNearlyFull { stop(at: offset + 1) }
@@ -204,6 +214,7 @@ final class DeliveryRun {
     self.awaited = nil
     do {
       if let failure { throw failure }
+      try context.runState.checkFailure()
       try answerIfNobodyDid(group)
       tally.add(succeeded: 1, slot: awaited.slot)
       if outputs.isNearlyFull { stop(at: awaited.offset + 1) }
@@ -256,12 +267,14 @@ extension DeliveryRun {
     _ error: any Error, _ group: EventGroup, _ offset: Int64, slot: Int
   ) throws(WireError) {
     // What fills the result may fit into one of its own.
-    if context.hasOverflowed, outputs.hasEarlierOutput {
+    if context.hasOverflowed || context.runState.hasOverflowed, outputs.hasEarlierOutput {
+      context.runState.rollBackEvent()
       try outputs.rollBackEvent(replies: true)
       return stop(at: offset)
     }
     tally.addFailed(slot: slot)
     let verdict = Verdict(error)
+    context.runState.rollBackEvent()
     try outputs.rollBackEvent(replies: verdict.kind == .retry)
     if let target = group.headers.reply {
       if verdict.kind != .retry, !context.hasReplied { try conclude(target, verdict) }

@@ -16,14 +16,17 @@ final class OutputSet {
   /// Partition of unkeyed events in this delivery, by destination; -1: not chosen yet.
   private var unkeyed: [Int32] = []
   /// Numbers the events handled; 0 is none.
-  private var event: UInt64 = 0
+  private(set) var event: UInt64 = 0
   /// Bytes appended in this delivery, framing included, at least.
   private(set) var byteCount = 0
   private var byteCountAtEvent = 0
+  /// Bytes that the writes of state in this delivery take, framing included.
+  var stateByteCount = 0
+  private var stateByteCountAtEvent = 0
   /// Time of day in milliseconds that emitted events bear.
   private var timestamp: Int64 = 0
   /// Most that one delivery may append.
-  private let byteLimit: Int
+  let byteLimit: Int
   /// From here on the delivery ends with the event that is being handled: what follows is better sent apart.
   private let byteMark: Int
 
@@ -59,6 +62,8 @@ final class OutputSet {
     for index in unkeyed.indices { unkeyed[index] = -1 }
     byteCount = 0
     byteCountAtEvent = 0
+    stateByteCount = 0
+    stateByteCountAtEvent = 0
     // Reply partitions come and go with the callers' nodes.
     if replies.count > 64 { replies.removeAll() }
   }
@@ -67,17 +72,25 @@ final class OutputSet {
   func beginEvent() {
     event &+= 1
     byteCountAtEvent = byteCount
+    stateByteCountAtEvent = stateByteCount
     touchedCount = 0
   }
 
   /// So much was appended that the rest of the delivery should be left to another one.
-  var isNearlyFull: Bool { byteCount > byteMark }
+  var isNearlyFull: Bool { byteCount &+ stateByteCount > byteMark }
+
+  /// Whether so many bytes more still fit.
+  @inline(__always)
+  func admits(_ bytes: Int) -> Bool { byteCount &+ stateByteCount &+ bytes <= byteLimit }
+
+  /// Takes in batches that were made elsewhere.
+  func attach(_ output: Output) { active.append(output) }
 
   /// Counts bytes that RESULT holds besides batches.
   func count(_ bytes: Int) { byteCount += bytes }
 
   /// Something of earlier events of this delivery is here: a delivery that grew too large can be cut before the present event.
-  var hasEarlierOutput: Bool { byteCountAtEvent > 0 }
+  var hasEarlierOutput: Bool { byteCountAtEvent + stateByteCountAtEvent > 0 }
 
   /// Appends a copy of an event to one destination.
   @inline(__always)
@@ -108,7 +121,7 @@ final class OutputSet {
     section: UnsafeRawBufferPointer, limit: Int
   ) throws(EmitError) {
     let size = (key?.count ?? 0) + (value?.count ?? 0) + section.count + Self.recordMargin
-    guard byteCount + size <= limit else {
+    guard byteCount + stateByteCount + size <= limit else {
       throw EmitError(
         .tooLarge, "what is emitted for one event passes the \(byteLimit) bytes that the node takes at once")
     }

@@ -7,6 +7,8 @@ final class Session {
   let info: WorkerInfo
   let slots: [Slot]
   let log: LogQueue
+  /// nil: the node keeps none.
+  let state: StateSpace?
   private let slotsByName: [ByteSlice: Slot]
   /// By index of the application's handle; the handle itself guards against one of another application.
   private let bySignal: [(signal: Signal, resolved: ResolvedSignal?)]
@@ -16,8 +18,11 @@ final class Session {
   private(set) var destinationCount = 0
   private(set) var outputCount = 0
 
-  init(info: WorkerInfo, application: Application, log: LogQueue, hasOpenRoutes: Bool = false) throws(ProtocolError) {
+  init(
+    info: WorkerInfo, application: Application, log: LogQueue, state: StateSpace? = nil, hasOpenRoutes: Bool = false
+  ) throws(ProtocolError) {
     self.info = info
+    self.state = state
     self.log = log
     self.hasOpenRoutes = hasOpenRoutes
     let (handlers, signals) = application.registry.withLock { ($0.handlers, $0.signals) }

@@ -36,11 +36,17 @@ final class Worker: @unchecked Sendable {
   private let hasEnded = Atomic<Bool>(false)
   let executor: LoopExecutor
 
-  private let descriptor: Int32
-  private var receiver: FrameReceiver
-  private let sender: FrameSender
+  let descriptor: Int32
+  var receiver: FrameReceiver
+  /// Frames that came while a handler waited for an answer about state.
+  var postponed: [FrameReceiver.Frame] = []
+  /// Frames may be at hand though the socket holds nothing new.
+  var mayHoldFrames = false
+  /// Of the last question about state.
+  var lastQuestion: UInt64 = 0
+  let sender: FrameSender
   private let progress = Progress()
-  private let liveness = Liveness()
+  let liveness = Liveness()
   private let log = LogQueue()
   private var heartbeat: Heartbeat?
 
@@ -123,15 +129,17 @@ final class Worker: @unchecked Sendable {
 
   /// Takes and handles what the socket holds. False if there was nothing.
   private func receiveFrames() -> Bool {
-    switch receiver.receive() {
-    case .wouldBlock: return false
+    let outcome = receiver.receive()
+    switch outcome {
+    case .wouldBlock where !mayHoldFrames: return false
     case .closed:
       finish(.unavailable("the connection to the node ended"))
       return true
-    case .received:
-      liveness.hear()
+    case .received, .wouldBlock:
+      if case .received = outcome { liveness.hear() }
+      mayHoldFrames = false
       do {
-        while phase != .ended, let frame = try receiver.next() { try handle(frame) }
+        while phase != .ended, let frame = try nextFrame() { try handle(frame) }
       } catch let error as WireError {
         finish(.protocolBroken("the node sent a frame that breaks the protocol: \(error.message)"))
       } catch {
@@ -141,8 +149,17 @@ final class Worker: @unchecked Sendable {
     }
   }
 
+  /// Most frames that may be postponed.
+  var postponedLimit: Int { (session?.info.limits.credits ?? 0) + 16 }
+
+  private func nextFrame() throws(WireError) -> FrameReceiver.Frame? {
+    if !postponed.isEmpty { return postponed.removeFirst() }
+    return try receiver.next()
+  }
+
   private func handle(_ frame: FrameReceiver.Frame) throws {
     switch (phase, frame.header.type) {
+    case (_, .error) where isLate(frame.header.id), (_, .stated) where isLate(frame.header.id): break
     case (_, .error): refused(frame.body)
     case (.opening, .welcome): try welcome(frame.body)
     case (.opening, let type): throw ProtocolError(message: "\(type) came where WELCOME is expected")
@@ -183,7 +200,8 @@ final class Worker: @unchecked Sendable {
       throw ProtocolError(message: "WELCOME is not JSON: \(error)")
     }
     let info = try WorkerInfo(welcome: document)
-    let session = try Session(info: info, application: application, log: log)
+    let state = info.state.map { StateSpace(info: $0, log: log, authority: self) }
+    let session = try Session(info: info, application: application, log: log, state: state)
     self.session = session
     compressor = info.compression.level.map { ZstdCompressor(level: Int32($0)) }
     receiver.limit = info.limits.maxFrame

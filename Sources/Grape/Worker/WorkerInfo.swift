@@ -35,6 +35,8 @@ public struct WorkerInfo: Sendable {
   var limits: Limits
   /// How batches of emitted events are to be packed.
   var compression = BatchCompression.none
+  /// Where the application's state is; nil: the node keeps none.
+  var state: State?
 
   /// Bounds that the node sets.
   struct Limits: Sendable {
@@ -103,6 +105,7 @@ extension WorkerInfo {
       }
       self.compression = compression
     }
+    if let value = welcome["state"], !value.isNull { state = try State(value) }
     let defaults = Limits()
     limits = Limits(
       heartbeatMilliseconds: Int64(
