@@ -121,7 +121,7 @@ let package = Package(
     .testTarget(
       name: "GrapeEngineTests",
       dependencies: [
-        "GrapeEngine", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire",
+        "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire",
       ]),
   ],
   swiftLanguageModes: [.v6]

@@ -50,6 +50,9 @@ struct LaneChores {
     return nil
   }
 
+  /// No write waits or is being done.
+  var isIdle: Bool { !isBusy && writes.isEmpty }
+
   mutating func begin() { isBusy = true }
 
   mutating func ended(_ chore: Chore, now: Int64, upTo position: Int64? = nil, keepingWrites: Bool = false) {
