@@ -3,6 +3,7 @@
 #
 #   GRAPE=path/to/grape Examples/flights/demo.sh          January: 27,004 flights, nothing to download
 #   FULL=1 GRAPE=... Examples/flights/demo.sh             the year: 336,776 flights, fetched once
+#   CHAOS=1 GRAPE=... Examples/flights/demo.sh            workers and the node are killed all the while; the totals stay right
 #
 # `make demo` builds grape and calls this. The node and its data live in a temporary folder and are gone afterwards.
 set -eu
@@ -11,6 +12,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 grape=${GRAPE:-$root/.build/release/grape}
 node_pid=
+chaos_pid=
 
 fail() {
   echo "demo: $*" >&2
@@ -23,8 +25,8 @@ step() {
 
 [ -x "$grape" ] || fail "no grape at $grape; build it (make build) or set GRAPE"
 grape=$(cd "$(dirname "$grape")" && pwd)/$(basename "$grape")
-for tool in python3 zstd; do
-  command -v "$tool" >/dev/null || fail "$tool is not installed (Debian package $tool)"
+for tool in python3 zstd pgrep shuf; do
+  command -v "$tool" >/dev/null || fail "$tool is not installed (Debian packages: python3, zstd, procps, coreutils)"
 done
 
 work=$(mktemp -d)
@@ -34,6 +36,7 @@ export GRAPE_NODE
 finish() {
   code=$?
   trap - EXIT INT TERM
+  if [ -n "$chaos_pid" ]; then kill "$chaos_pid" 2>/dev/null || true; fi
   if [ -n "$node_pid" ] && kill -0 "$node_pid" 2>/dev/null; then
     kill -TERM "$node_pid" 2>/dev/null || true
     wait "$node_pid" 2>/dev/null || true
@@ -57,21 +60,63 @@ else
   zstd -d -q "$here/data/flights-2013-01.csv.zst" -o "$flights"
 fi
 
+start_node() {
+  "$grape" serve --data "$GRAPE_NODE" >>"$work/node.log" 2>&1 &
+  node_pid=$!
+  "$grape" node wait --timeout 30s
+}
+
+# Kills workers, again and again: whatever they were at is run again by others.
+kill_workers() {
+  while sleep 0.3; do
+    node=$(pgrep -o -f "serve --data $GRAPE_NODE") || continue
+    worker=$(pgrep -P "$node" | shuf -n 1)
+    if [ -n "$worker" ] && kill -KILL "$worker" 2>/dev/null; then echo "killed $worker" >>"$work/chaos.log"; fi
+  done
+}
+
+# Runs a command that talks to the node; if the node was killed meanwhile, starts it and the command again.
+through_chaos() {
+  while ! "$@"; do
+    kill -0 "$node_pid" 2>/dev/null && return 1
+    wait "$node_pid" 2>/dev/null || true
+    echo "the node was killed; it is started again"
+    start_node
+  done
+}
+
 step "A node"
-"$grape" serve --data "$GRAPE_NODE" >"$work/node.log" 2>&1 &
-node_pid=$!
-"$grape" node wait --timeout 10s
+start_node
 
 step "Two applications: stats (Swift) and flights (Python), which emits to it"
 "$grape" deploy "$here/stats"
 "$grape" deploy "$here/flights"
 "$grape" topology
 
+if [ "${CHAOS:-0}" = 1 ]; then
+  step "Chaos: workers are killed all the while, the node a few times"
+  kill_workers &
+  chaos_pid=$!
+  (
+    for pause in 1 2 3; do
+      sleep "$pause"
+      pkill -KILL -f "serve --data $GRAPE_NODE" || true
+    done
+  ) &
+fi
+
 step "Every row of $(basename "$flights") becomes an event"
-"$grape" ingest flights@raw "$flights" --key-field carrier
+through_chaos "$grape" ingest flights@raw "$flights" --key-field carrier --resume --state "$work/ingest.state"
 
 step "Until all of them have gone through"
-"$grape" stats --wait-idle --timeout 300s
+through_chaos "$grape" stats --wait-idle --timeout 300s
+
+if [ -n "$chaos_pid" ]; then
+  kill "$chaos_pid" 2>/dev/null || true
+  chaos_pid=
+  echo "killed: $(grep -c '^killed' "$work/chaos.log" || true) workers, the node $(($(grep -c 'node ready' "$work/node.log") - 1)) times"
+  through_chaos "$grape" stats --wait-idle --timeout 60s
+fi
 
 step "Carriers by median arrival delay"
 "$grape" exec stats@ranking --block --timeout 10s

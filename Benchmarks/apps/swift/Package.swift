@@ -6,6 +6,7 @@ let package = Package(
   products: [
     .executable(name: "uppercase", targets: ["uppercase"]),
     .executable(name: "counts", targets: ["counts"]),
+    .executable(name: "tally", targets: ["tally"]),
   ],
   dependencies: [
     .package(name: "grape", path: "../../..")
@@ -13,6 +14,7 @@ let package = Package(
   targets: [
     .executableTarget(name: "uppercase", dependencies: [.product(name: "Grape", package: "grape")]),
     .executableTarget(name: "counts", dependencies: [.product(name: "Grape", package: "grape")]),
+    .executableTarget(name: "tally", dependencies: [.product(name: "Grape", package: "grape")]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -112,6 +112,13 @@ public struct Store: ReadableStore {
     PartitionStore(access: try access.other(number))
   }
 
+  /// The same store in all partitions, in their order: read-only, possibly stale, except for that of the event being handled.
+  public func allPartitions() throws(StateError) -> [PartitionStore] {
+    var stores: [PartitionStore] = []
+    for number in 0..<(try access.partitionCount) { stores.append(try partition(number)) }
+    return stores
+  }
+
   /// The same store in the partition that events with `key` belong to, read-only and possibly stale.
   public func of(_ key: some EventData) throws(StateError) -> PartitionStore {
     try partition(try key.withEventBytes { (key) throws(StateError) in try access.partition(of: key) })

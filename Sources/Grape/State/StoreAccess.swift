@@ -39,6 +39,9 @@ public final class StoreAccess {
     return Partitioner.partition(forKey: key, of: try run.limits().partitions)
   }
 
+  /// Number of the application's partitions.
+  var partitionCount: Int32 { get throws(StateError) { try run.limits().partitions } }
+
   // MARK: Keys
 
   /// The full key, valid until the next one.

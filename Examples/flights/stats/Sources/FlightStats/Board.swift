@@ -1,46 +1,22 @@
-import Synchronization
-
-/// All figures of the application. Events of different partitions may be handled at the same time, so it guards itself.
-public final class Board: Sendable {
-  struct State {
-    var carriers: [String: DelayCounts] = [:]
-    var airlines: [String: String] = [:]
-    var routes: [String: DelayCounts] = [:]
-    var classes: [String: Int] = [:]
-  }
-
-  private let state = Mutex(State())
+/// All figures of the application, put together from what its partitions counted.
+public struct Board: Sendable {
+  public var carriers: [String: DelayCounts] = [:]
+  /// Names of airlines by carrier.
+  public var airlines: [String: String] = [:]
+  public var routes: [String: DelayCounts] = [:]
+  /// Flights by how late they were.
+  public var classes: [String: Int] = [:]
 
   public init() {}
 
-  public func countCarrier(of flight: Flight) {
-    state.withLock {
-      $0.carriers[flight.carrier, default: DelayCounts()].add(flight.delay)
-      $0.airlines[flight.carrier] = flight.airline
-    }
-  }
-
-  public func countRoute(of flight: Flight) {
-    state.withLock { $0.routes[flight.route, default: DelayCounts()].add(flight.delay) }
-  }
-
-  public func countClass(of flight: Flight) {
-    state.withLock { $0.classes[flight.class, default: 0] += 1 }
-  }
-
   /// The groups in order of their figure, best first; groups without any known delay are left out.
   public func ranking(_ question: Question) -> Ranking {
-    let (groups, names) = state.withLock {
-      question.of == .carrier ? ($0.carriers, $0.airlines) : ($0.routes, [:])
-    }
-    return Ranking(question, groups: groups, names: names)
+    question.of == .carrier
+      ? Ranking(question, groups: carriers, names: airlines) : Ranking(question, groups: routes, names: [:])
   }
 
   public func totals() -> Totals {
-    state.withLock {
-      Totals(
-        carriers: $0.carriers.mapValues(Figures.init), routes: $0.routes.mapValues(Figures.init), classes: $0.classes)
-    }
+    Totals(carriers: carriers.mapValues(Figures.init), routes: routes.mapValues(Figures.init), classes: classes)
   }
 }
 

@@ -11,15 +11,15 @@ public struct DelayCounts: Sendable {
 
   public init() {}
 
-  /// Counts one flight.
-  public mutating func add(_ delay: Int?) {
-    flights += 1
+  /// Counts flights of the same delay; nil: they have none.
+  public mutating func add(_ delay: Int?, flights count: Int = 1) {
+    flights += count
     guard let delay else {
-      missing += 1
+      missing += count
       return
     }
-    sum += delay
-    flightsPerMinute[delay, default: 0] += 1
+    sum += count * delay
+    flightsPerMinute[delay, default: 0] += count
   }
 
   /// Flights whose delay is known.

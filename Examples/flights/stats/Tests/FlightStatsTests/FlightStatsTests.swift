@@ -36,26 +36,25 @@ import Testing
   }
 
   @Test func `a group without known delays has neither mean nor median and no rank`() {
-    let board = Board()
-    board.countCarrier(of: flight("AA", delay: nil))
-    board.countCarrier(of: flight("UA", delay: 3))
+    var board = Board()
+    board.carriers["AA", default: DelayCounts()].add(nil)
+    board.carriers["UA", default: DelayCounts()].add(3)
     #expect(board.totals().carriers["AA"] == Figures(DelayCounts(flights: 1, missing: 1)))
     #expect(board.ranking(Question()).places.map(\.group) == ["UA"])
   }
 
   @Test func `a ranking puts the smallest delay first and equal ones in order of name`() {
-    let board = Board()
+    var board = Board()
     for (carrier, delay) in [("UA", 10), ("B6", -1), ("AA", 10), ("DL", 0)] {
-      board.countCarrier(of: flight(carrier, delay: delay))
+      board.carriers[carrier, default: DelayCounts()].add(delay)
     }
     #expect(board.ranking(Question(by: .mean)).places.map(\.group) == ["B6", "DL", "AA", "UA"])
     #expect(board.ranking(Question(top: 2)).places.map(\.rank) == [1, 2])
   }
 
   @Test func `the table is aligned and keeps the sign of small delays`() {
-    let board = Board()
-    board.countRoute(of: flight("UA", delay: 0))
-    board.countRoute(of: flight("UA", delay: -1))
+    var board = Board()
+    for delay in [0, -1] { board.routes["EWR-IAH", default: DelayCounts()].add(delay) }
     #expect(
       board.ranking(Question(of: .route)).table == """
         Arrival delay by route, minutes, in order of the median
@@ -63,10 +62,6 @@ import Testing
            1  EWR-IAH        2        0    -0.5  -0.5
 
         """)
-  }
-
-  private func flight(_ carrier: String, delay: Int?) -> Flight {
-    Flight(carrier: carrier, airline: "Airline \(carrier)", origin: "EWR", dest: "IAH", delay: delay, class: "any")
   }
 }
 
