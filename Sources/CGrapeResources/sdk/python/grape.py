@@ -217,6 +217,8 @@ _VARINTS = [_varint(n) for n in range(_BATCH_RECORDS)]
 # What stands between a record's length and its key: attributes, timestamp delta 0, offset delta.
 _RECORD_HEADS = [b"\0\0" + v for v in _VARINTS]
 _NULL = _varint(-1)
+# What stands before a value of the state that has neither expiry nor tags, by the value's size.
+_PLAIN_HEADS = [_varint(n + 1) + b"\0" for n in range(63)]
 
 
 def _length(number: int) -> bytes:
@@ -1116,39 +1118,32 @@ class _Use:
         for overlay, writes in found.items():
             prefix = overlay.prefix
             beside = len(prefix)
+            key_heads = [_length(beside + n) + prefix for n in range(64)]
+            narrow = 64 - beside
             for key, (_, value, expiry, tags) in writes.items():
-                # attributes, timestamp delta and offset delta; key; value; no headers
-                width = beside + len(key)
-                if index == _BATCH_RECORDS - 1 or size > _BATCH_LIMIT or (
-                    index and value is not None and size + len(value) > _BATCH_LIMIT
-                ):
+                # A record: its length; attributes, timestamp delta and offset delta; key; value; no headers.
+                width = len(key)
+                span = 0 if value is None else len(value)
+                if index and (index == _BATCH_RECORDS - 1 or size + span > _BATCH_LIMIT):
                     batches.append(_batch(b"".join(parts), index, now))
                     parts = []
                     index = size = 0
                 head = heads[index]
-                if value is None:
-                    entry_head = b""
-                    length = _NULL
-                    value = b""
-                    body = len(head) + width + (3 if width < 64 else 4)
+                if width < narrow and span < 63 and value is not None and expiry is None and not tags:
+                    # The lengths of key and value have one byte each.
+                    body = len(head) + beside + width + span + 4
+                    parts += (lengths[body], head, key_heads[width], key, _PLAIN_HEADS[span], value, b"\0")
                 else:
-                    entry_head = b"\0" if expiry is None and not tags else _entry_head(expiry, tags)
-                    span = len(entry_head) + len(value)
-                    length = lengths[span] if span < 8192 else _varint(span)
-                    body = len(head) + width + len(length) + span + (2 if width < 64 else 3)
-                parts += (
-                    lengths[body] if body < 8192 else _varint(body),
-                    head,
-                    lengths[width],
-                    prefix,
-                    key,
-                    length,
-                    entry_head,
-                    value,
-                    b"\0",
-                )
+                    key_field = _length(beside + width) + prefix
+                    if value is None:
+                        value_field, value = _NULL, b""
+                    else:
+                        value_field = _entry_head(expiry, tags)
+                        value_field = _length(len(value_field) + span) + value_field
+                    body = len(head) + len(key_field) + width + len(value_field) + span + 1
+                    parts += (_length(body), head, key_field, key, value_field, value, b"\0")
                 index += 1
-                size += body + 2
+                size += body + 4
         batches.append(_batch(b"".join(parts), index, now))
         return batches
 
