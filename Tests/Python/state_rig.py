@@ -42,9 +42,9 @@ def question(body):
     return operation, flags == 1, partition, limit, room, fields[0], fields[1], tags
 
 
-def answer(body, contents, processed, page=3):
-    """What a node answers. `contents`: per partition, full key to entry; `processed`: per partition. At most `page`
-    entries at a time, so that the asking side has to go on."""
+def answer(body, contents, processed):
+    """What a node answers. `contents`: per partition, full key to entry; `processed`: per partition. A few entries at
+    a time, so that the asking side has to go on."""
     operation, descending, partition, limit, _, key, end, tags = question(body)
     content = contents[partition]
     number = processed[partition]
@@ -57,6 +57,7 @@ def answer(body, contents, processed, page=3):
         for full in sorted(content, reverse=descending)
         if key <= full < end and set(tags) <= set(lmdb_writer.take_apart(content[full])[2])
     ]
+    page = max(3, len(content) // 20)
     most = min(page, limit or page)
     return stated(number, found[:most], len(found) > most)
 
