@@ -461,20 +461,24 @@ class Limits(unittest.TestCase):
             self.assertEqual(len(writes(result)), result.processed)
 
     def test_what_no_frame_holds_is_handed_back_event_by_event(self):
+        def many(name, count):
+            return lambda event, ctx: ctx.state.put_many({f"{name}{n:02}": b"s" * 4000 for n in range(count)})
+
         with Rig(maxFrame=300_000) as rig:
             seen = []
-            result = rig.deliver(put("a", "1"), put("a", b"x" * 150_000), put("b", b"y" * 220_000), put("c", b"z"))
+            result = rig.deliver(put("a", "1"), put("a", b"x" * 70_000), put("b", b"y" * 260_000), put("c", b"z"))
             self.assertEqual((result.processed, result.verdicts), (2, []))
-            self.assertEqual(writes(result), [(b"\0a", entry(b"x" * 150_000))])
+            self.assertEqual(writes(result), [(b"\0a", entry(b"x" * 70_000))])
             rig.apply(result)
-            result = rig.deliver(put("b", b"y" * 220_000), put("c", b"z" * 100_000))
-            self.assertEqual(writes(result), [(b"\0b", entry(b"y" * 220_000))], "alone it fits")
+            result = rig.deliver(many("b", 65), many("c", 20), put("b00", ""))
+            self.assertEqual((len(writes(result)), result.processed), (65, 3), "alone it fits")
+            rig.apply(result)
             with quiet():
-                result = rig.deliver(put("a", b"x" * 310_000), put("d", "1"))
+                result = rig.deliver(many("d", 80), put("d", "1"))
             self.assertEqual([(v[0], v[1], v[2]) for v in result.verdicts], [(3, REJECTED, 6)])
             self.assertEqual((result.processed, writes(result)), (4, []))
-            rig.run(see(seen, lambda s: (len(s.get("a")), len(s.get("b")), s.get("c"), s.get("d"))))
-            self.assertEqual(seen, [(150_000, 220_000, None, None)])
+            rig.run(see(seen, lambda s: (len(s.get("a")), len(s.get("b00")), len(list(s.keys())))))
+            self.assertEqual(seen, [(70_000, 4000, 66)])
 
     def test_the_largest_value_and_the_longest_key_fit_a_frame(self):
         with Rig() as rig:
