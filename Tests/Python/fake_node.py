@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SDK = os.path.normpath(os.path.join(HERE, "..", "..", "Sources", "CGrapeResources", "sdk", "python"))
 
 HELLO, WELCOME, ERROR, HEARTBEAT, GOODBYE = 0x01, 0x02, 0x03, 0x04, 0x05
-DELIVER, RESULT, LOG, DRAIN = 0x30, 0x31, 0x32, 0x33
+DELIVER, RESULT, LOG, DRAIN, STATE, STATED = 0x30, 0x31, 0x32, 0x33, 0x34, 0x35
 REJECTED, RETRY, EXPIRED, FAILED = 1, 2, 3, 4
 
 PATIENCE = 20.0  # seconds that any single wait may take before the test fails
@@ -274,7 +274,8 @@ class FakeNode:
         }  # fmt: skip
         self.welcome.update(welcome)
         self.answer_heartbeats = answer_heartbeats
-        self.frames = {kind: queue.Queue() for kind in (HELLO, HEARTBEAT, GOODBYE, RESULT, LOG)}
+        self.answer_state = None  # a function from a STATE body to a STATED one; None: the test takes the frames
+        self.frames = {kind: queue.Queue() for kind in (HELLO, HEARTBEAT, GOODBYE, RESULT, LOG, STATE)}
         self.order = []  # kinds of all frames, in order of arrival
         self.ended = threading.Event()
         self.fault = None
@@ -352,7 +353,10 @@ class FakeNode:
             self.order.append(kind)
             if kind == HEARTBEAT and self.answer_heartbeats:
                 self.send(HEARTBEAT, identifier, body)
-            self.frames[kind].put((identifier, body, flags))
+            if kind == STATE and self.answer_state is not None:
+                self.send(STATED, identifier, self.answer_state(body))
+            else:
+                self.frames[kind].put((identifier, body, flags))
 
     def _write(self):
         try:
