@@ -129,6 +129,85 @@ class TestingHandlers(unittest.TestCase):
             grape.TestRun(app).send("raw", b"x")
 
 
+class State(unittest.TestCase):
+    @staticmethod
+    def counting():
+        app = grape.Application()
+
+        @app.on("count")
+        def count(event, ctx):
+            number = int(ctx.state.get(event.key, 0)) + 1
+            ctx.state.put(event.key, str(number), ttl="30d", tags=["seen"])
+            ctx.store("sums").append("all", event.value)
+            if event.value == b"bad":
+                raise grape.Reject(3)
+            return number
+
+        @app.on("forget")
+        async def forget(event, ctx):
+            ctx.state.remove(event.key)
+            await asyncio.sleep(0)
+            return [key.decode() for key in ctx.state.keys()] + [len(list(ctx.state.partition(0).find("seen")))]
+
+        return app
+
+    def test_it_lasts_from_event_to_event_and_can_be_looked_at(self):
+        run = grape.TestRun(self.counting())
+        self.addCleanup(run.close)
+        self.assertEqual([run.send("count", "x", key="a").reply for _ in range(3)], [b"1", b"2", b"3"])
+        outcome = run.send("count", "y", key="b")
+        self.assertEqual(outcome.written, {("", b"b"): b"1", ("sums", b"all"): b"xxxy"})
+        self.assertEqual(outcome.emitted, [])
+        state = run.state()
+        self.assertEqual(list(state.scan()), [(b"a", b"3"), (b"b", b"1")])
+        self.assertEqual(state.tags("a"), ("seen",))
+        self.assertEqual([key for key, _ in state.find("seen")], [b"a", b"b"])
+        self.assertEqual(run.state("sums").get("all"), b"xxxy")
+        self.assertEqual(run.send("forget", key="a").reply, b'["b",1]')
+        self.assertEqual(run.send("forget", key="a").written, {("", b"a"): None})
+
+    def test_it_can_be_preset(self):
+        run = grape.TestRun(self.counting())
+        run.state().put("a", "41")
+        run.state("sums").append("all", b"before ")
+        self.assertEqual(run.send("count", "x", key="a").reply, b"42")
+        self.assertEqual(run.state("sums").get("all"), b"before x")
+        self.assertTrue(run.state().cas("a", "42", None))
+        run.state().put_many({"a": "1", "b": "2"})
+        run.state().remove("b")
+        self.assertEqual(run.state().get_many(["a", "b"]), {b"a": b"1"})
+        with self.assertRaisesRegex(grape.StateError, "not the name"):
+            run.state("No")
+        with self.assertRaisesRegex(grape.StateError, "67,108,865"):
+            run.state().put("x", bytes((64 << 20) + 1))
+
+    def test_what_a_failing_event_wrote_is_gone(self):
+        run = grape.TestRun(self.counting())
+        run.send("count", "x", key="a")
+        outcome = run.send("count", "bad", key="a")
+        self.assertEqual((outcome.verdict, outcome.written), ("rejected", {}))
+        self.assertEqual((run.state().get("a"), run.state("sums").get("all")), (b"1", b"x"))
+
+    def test_time_can_be_made_to_pass(self):
+        run = grape.TestRun(self.counting())
+        run.send("count", "x", key="a")
+        run.state().put("b", "for good")
+        self.assertEqual((run.expire("29d"), run.expire("31d"), run.expire("31d")), (0, 1, 0))
+        self.assertEqual(list(run.state().keys()), [b"b"])
+
+    def test_a_hook_has_no_state_of_its_own(self):
+        app = self.counting()
+        seen = []
+        app.on_start(lambda ctx: seen.append(ctx.state.partition(0).get("a")))
+        app.on_stop(lambda ctx: ctx.state.put("a", "1"))
+        run = grape.TestRun(app)
+        run.state().put("a", "preset")
+        run.send("count", key="b")
+        self.assertEqual(seen, [b"preset"])
+        with self.assertRaisesRegex(RuntimeError, "hook"):
+            run.close()
+
+
 class Registering(unittest.TestCase):
     def test_mistakes_are_told_when_the_handler_is_registered(self):
         app = grape.Application()
