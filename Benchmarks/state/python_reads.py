@@ -124,7 +124,8 @@ def reads(arguments, folder):
 
     worker, run = runner({"loop": loop, "one": one}, folder)
     looping = body_of([fake_node.event("loop")])
-    bodies = [body_of([fake_node.event("one", b"", key) for key in keys[at : at + 2000]]) for at in range(0, READS, 2000)]
+    events = [fake_node.event("one", b"", key) for key in keys]
+    bodies = [body_of(events[at : at + 2000]) for at in range(0, READS, 2000)]
 
     def through(deliveries):
         for body in deliveries:
@@ -141,7 +142,8 @@ def reads(arguments, folder):
     }
     best = measure(cases, arguments.rounds)
     for name, took in best.items():
-        print(f"{name:16} {READS / took:10,.0f} reads/s  {took / READS * 1e9:5.0f} ns   {best['raw'] / took:.2f} of raw")
+        ratio = best["raw"] / took
+        print(f"{name:16} {READS / took:10,.0f} reads/s  {took / READS * 1e9:5.0f} ns   {ratio:.2f} of raw")
 
 
 def measure(cases, rounds):
@@ -171,10 +173,8 @@ def counting(arguments, folder):
     bodies = {}
     for name in ("count", "nothing"):
         bodies[name] = [
-            body_of(
-                [fake_node.event(name, b"v" * 92, pick.choice(keys)) for _ in range(per_delivery)], number * per_delivery
-            )
-            for number in range(deliveries)
+            body_of([fake_node.event(name, b"v" * 92, pick.choice(keys)) for _ in range(per_delivery)])
+            for _ in range(deliveries)
         ]
     best = {"count": float("inf"), "nothing": float("inf")}
     base = 0
@@ -185,7 +185,6 @@ def counting(arguments, folder):
                 late = []
                 for body in bodies[name]:
                     # The same events again, behind the last.
-                    first = struct.unpack_from(">q", body, 8)[0]
                     shifted = struct.pack(">iIqqI", 0, 1, base, base + per_delivery, 0) + struct.pack(">q", base)
                     shifted += body[36:]
                     base += per_delivery

@@ -1,5 +1,8 @@
 """Runs steps as handlers of the SDK in this process, against bases that the tests write themselves."""
 
+import contextlib
+import ctypes
+import io
 import os
 import shutil
 import struct
@@ -177,3 +180,44 @@ def see(into, read):
         into.append(read(ctx.state))
 
     return step
+
+
+def both(test):
+    """Runs a test with a base in memory maps, and with one that is asked."""
+
+    def run(self):
+        for access in ("map", "ask"):
+            with self.subTest(access=access), Rig(access) as rig:
+                test(self, rig)
+
+    run.__name__ = test.__name__
+    return run
+
+
+def put(key, value=b"", **arguments):
+    return lambda event, ctx: ctx.state.put(key, value, **arguments)
+
+
+def fail(event, ctx):
+    raise ValueError("as a handler does")
+
+
+@contextlib.contextmanager
+def quiet():
+    """Hides the tracebacks of handlers that fail on purpose."""
+    with contextlib.redirect_stderr(io.StringIO()) as report:
+        yield report
+
+
+def readers(rig, partition):
+    """The transactions that hold a view of a partition, as LMDB's table of readers has them; "-": none at present."""
+    lmdb = rig.writer(partition).lmdb
+    lines = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    def collect(line, _):
+        lines.append(line.decode())
+        return 0
+
+    lmdb.mdb_reader_list(rig.writer(partition).env, collect, None)
+    return [line.split()[2] for line in lines[1:]]

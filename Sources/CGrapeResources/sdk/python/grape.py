@@ -12,7 +12,8 @@
         app.run()
 
 A node starts this file as a worker process, gives it events in batches and commits what it emitted together
-with its progress. The module is one file, needs Python 3.9 or newer and nothing else.
+with its progress. The module is one file, needs Python 3.9 or newer and nothing else; with liblmdb (0.9)
+on the machine reading state takes no round trip to the node.
 
 How it is laid out, from top to bottom: errors a handler raises; bytes (varints, murmur2, record batches); Event;
 the outputs of a delivery; state (what is written, where it is read from, what handlers use); Context; the runner,
@@ -29,6 +30,7 @@ import asyncio
 import bisect
 import collections
 import datetime
+import errno
 import fcntl
 import functools
 import gc
@@ -875,7 +877,7 @@ def _read_head(entry: bytes) -> Tuple[int, Optional[int], Tuple[bytes, ...]]:
         if flags > 3 or at > len(entry):
             raise IndexError
     except (IndexError, struct.error):
-        raise StateUnavailable("state: an entry is not what the protocol says an entry is: the store is damaged") from None
+        raise StateUnavailable("state: an entry is not as the protocol has it: the store is damaged") from None
     return at, expiry, tuple(tags)
 
 
@@ -950,13 +952,19 @@ class _Segment:
 
 
 class _Part:
-    """A partition's state at this worker: its base, and what this worker's RESULTs wrote beyond it."""
+    """A partition's state at this worker: its base, and what this worker's RESULTs wrote beyond it.
 
-    __slots__ = ("number", "base", "overlays", "segments")
+    `base` is `mapped`, or what is asked instead: for good if there is no `mapped`, else until it is tried again.
+    """
 
-    def __init__(self, number: int, base: "_Base") -> None:
+    __slots__ = ("number", "base", "mapped", "retry_at", "failures", "overlays", "segments")
+
+    def __init__(self, number: int, base: "_Base", mapped: Optional["_Mapped"] = None) -> None:
         self.number = number
         self.base = base
+        self.mapped = mapped
+        self.retry_at = 0.0
+        self.failures = 0
         self.overlays: Dict[str, _Overlay] = {}
         self.segments: Deque[_Segment] = collections.deque()
 
@@ -1455,8 +1463,10 @@ class _Environment:
         self.handle = handle
         try:
             lmdb.env_set_maxdbs(handle, 8)
-            flags = lmdb.READ_ONLY | lmdb.NO_TLS
-            self._check(lmdb.env_open(handle, os.fsencode(path), flags, 0o600), "mdb_env_open")
+            code = lmdb.env_open(handle, os.fsencode(path), lmdb.READ_ONLY | lmdb.NO_TLS, 0o600)
+            if code == errno.ENOENT:
+                raise _NotYet
+            self._check(code, "mdb_env_open")
             # Handles of databases outlive the transaction that opened them only if that commits.
             txn = self._begin()
             try:
@@ -1767,30 +1777,31 @@ class _Mapped(_Base):
         out_reference = out.reference
         thread = self.thread
         this_thread = threading.get_ident
+        not_found = lmdb.NOT_FOUND
+        last = -1
 
         def fetch(key: bytes) -> Optional[bytes]:
+            nonlocal last
             if this_thread() != thread:
                 _wrong_thread()
             try:
                 area.value = key
             except ValueError:
                 _check_key(key, max_key)
-            words[0] = width + len(key)
+            size = len(key)
+            if size != last:
+                words[0] = width + size
+                last = size
             code = get(txn, entries, reference, out_reference)
             if code:
                 _check_key(key, max_key)
-                if code == -30798:
+                if code == not_found:
                     return None
                 environment.check_read(code)
-            size = out_words[0]
             at = out_words[1]
-            if size > 4096:
-                head, _, _ = _read_head(memory[at + 4 : at + 4 + _LONGEST_HEAD])
-                return memory[at + 4 + head : at + size]
-            entry = memory[at + 4 : at + size]
-            if entry[0] == 0:
-                return entry[1:]
-            return _parse_entry(entry)[0]
+            if memory[at + 4] == b"\0":
+                return memory[at + 5 : at + out_words[0]]
+            return _parse_entry(memory[at + 4 : at + out_words[0]])[0]
 
         fetch.slots = (slot, out)  # type: ignore[attr-defined]  # their memory must last as long
         return fetch
@@ -1837,6 +1848,10 @@ def _wrong_thread() -> None:
     raise RuntimeError("state: it can be read in the thread that runs the handlers alone, not in another")
 
 
+# Seconds between two attempts to map a partition, at most.
+_LONGEST_PAUSE = 60.0
+
+
 class _States:
     """The application's state at this worker: where it is, and its partitions as far as they have been used."""
 
@@ -1864,38 +1879,44 @@ class _States:
                 raise StateUnavailable("state: this node keeps no state for applications; update it")
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.partitions:
                 raise StateError(f"state: there is no partition {number!r}; they are 0 to {self.partitions - 1}")
-            part = self.parts[number] = _Part(number, self._base(number))
+            part = self.parts[number] = self._make(number)
         return part
 
-    def begin(self, part: _Part, own: bool, wanted: bool) -> int:
-        """Takes a view of the partition's base."""
-        try:
-            return part.base.begin(own, wanted)
-        except _CannotMap as error:
-            self._give_up_mapping(str(error))
-            part.base = self._asking(part.number)
-            return part.base.begin(own, wanted)
-
-    def _base(self, number: int) -> _Base:
+    def _make(self, number: int) -> _Part:
         if self.memory:
-            return _Memory(self.max_key)
+            return _Part(number, _Memory(self.max_key))
+        asking = _Asking(number, self.ask, self.max_key)
         if self.map and self._lmdb is None:
             try:
                 self._lmdb = _Lmdb()
             except _CannotMap as error:
-                self._give_up_mapping(str(error))
-        if self.map and self._lmdb is not None:
-            return _Mapped(self._lmdb, os.path.join(self.path, str(number)), self.max_key, self.thread)
-        return self._asking(number)
+                self.map = False
+                self._tell(error)
+        if not self.map or self._lmdb is None:
+            return _Part(number, asking)
+        mapped = _Mapped(self._lmdb, os.path.join(self.path, str(number)), self.max_key, self.thread)
+        return _Part(number, asking, mapped)
 
-    def _asking(self, number: int) -> _Base:
-        return _Asking(number, self.ask, self.max_key)
+    def begin(self, part: _Part, own: bool, wanted: bool) -> int:
+        """Takes a view of the partition's base, and sees to it that there is one."""
+        mapped = part.mapped
+        if mapped is not None and (part.base is mapped or time.monotonic() >= part.retry_at):
+            try:
+                processed = mapped.begin(own, wanted)
+                part.base = mapped
+                part.failures = 0
+                return processed
+            except _CannotMap as error:
+                # It may pass: the node may be making the file, or the table of readers be full.
+                if part.failures == 0:
+                    self._tell(error)
+                part.failures += 1
+                part.retry_at = time.monotonic() + min(2.0**part.failures, _LONGEST_PAUSE)
+                part.base = _Asking(part.number, self.ask, self.max_key)
+        return part.base.begin(own, wanted)
 
-    def _give_up_mapping(self, reason: str) -> None:
-        if self.map:
-            # Told once. Partitions that are mapped already stay so.
-            self.map = False
-            self.log.warning("state cannot be read in memory and is asked of the node, which is slower", reason=reason)
+    def _tell(self, error: _CannotMap) -> None:
+        self.log.warning("state cannot be read in memory and is asked of the node, which is slower", reason=str(error))
 
     @staticmethod
     def _cannot_ask(_: Sequence[bytes]) -> List[bytes]:
@@ -3266,7 +3287,8 @@ class _Worker:
         self.fault: Optional[Exception] = None  # what became of the connection while a handler waited for an answer
         self._questions = 0  # id of the last
         self._poller: Any = None
-        self._on_held: Optional[Callable[[], None]] = None  # told that there are frames which the socket will not tell of
+        # Told that there are frames which the socket will not tell of.
+        self._on_held: Optional[Callable[[], None]] = None
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._wake: socket.socket
 
