@@ -129,8 +129,8 @@ class Writer:
             self.databases[name] = number
 
     def commit(self):
-        position = struct.pack(">HHIqqqQ", 1, 0, 0, self.processed, self.changelog, self.changelog - 1, 0)
-        self.put("meta", b"position", position)
+        position = struct.pack(">qqqQ", self.processed, self.changelog, self.changelog - 1, 0)
+        self.put("meta", b"position", struct.pack(">HHI", 1, 0, crc32c(position)) + position)
         self.check(self.lmdb.mdb_txn_commit(self.txn))
         self.txn = None
 
