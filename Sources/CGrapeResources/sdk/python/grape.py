@@ -902,11 +902,12 @@ class _Overlay:
     that are no longer in `items`.
     """
 
-    __slots__ = ("name", "prefix", "items", "order", "fresh")
+    __slots__ = ("name", "prefix", "items", "order", "fresh", "_key_heads")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.prefix = _store_prefix(name)
+        self._key_heads: List[bytes] = []
         self.items: Dict[bytes, _Item] = {}
         self.order: Optional[List[bytes]] = None
         self.fresh: List[bytes] = []
@@ -914,6 +915,14 @@ class _Overlay:
     def clear(self) -> None:
         self.items.clear()
         self.order = None
+
+    @property
+    def key_heads(self) -> List[bytes]:
+        """What stands before a key in a record, by the key's size, for those whose length has one byte."""
+        if not self._key_heads:
+            beside = len(self.prefix)
+            self._key_heads = [_length(beside + size) + self.prefix for size in range(64 - beside)]
+        return self._key_heads
 
     def between(self, low: bytes, high: Optional[bytes]) -> List[Tuple[bytes, _Item]]:
         """The items with low <= key < high in order of key: a view that later writes do not change."""
@@ -1126,7 +1135,7 @@ class _Use:
         for overlay, writes in found.items():
             prefix = overlay.prefix
             beside = len(prefix)
-            key_heads = [_length(beside + n) + prefix for n in range(64)]
+            key_heads = overlay.key_heads
             narrow = 64 - beside
             for key, (_, value, expiry, tags) in writes.items():
                 # A record: its length; attributes, timestamp delta and offset delta; key; value; no headers.
@@ -1481,6 +1490,8 @@ class _Environment:
             raise
         self.txn_argument = ctypes.c_void_p.from_param(self.txn.value)
         lmdb.txn_reset(self.txn)
+        self.position = _Slot(ctypes, 8)
+        self.position.set(b"position")
 
     @classmethod
     def open(cls, lmdb: _Lmdb, path: str) -> Optional["_Environment"]:
@@ -1550,12 +1561,14 @@ class _Environment:
     def renew(self) -> int:
         """Takes the newest view and gives its `processed`."""
         lmdb = self.lmdb
+        txn = self.txn_argument
         self.reset()
-        self._resized(lambda: lmdb.txn_renew(self.txn), "mdb_txn_renew")
+        if lmdb.txn_renew(txn):
+            self._resized(lambda: lmdb.txn_renew(txn), "mdb_txn_renew")
         self.active = True
         self.generation += 1
-        self.key.set(b"position")
-        self._check(lmdb.get(self.txn_argument, self.meta, self.key.reference, self.data.reference), "the position")
+        if lmdb.get(txn, self.meta, self.position.reference, self.data.reference):
+            raise _CannotMap(f"{self.path} has no position")
         record = self.bytes(self.data)
         if len(record) < 16 or record[:2] != b"\0\1":
             raise _CannotMap(f"{self.path} is of format {int.from_bytes(record[:2], 'big')}; this SDK reads 1")
@@ -1564,7 +1577,7 @@ class _Environment:
     def reset(self) -> None:
         if self.active:
             self.active = False
-            self.lmdb.txn_reset(self.txn)
+            self.lmdb.txn_reset(self.txn_argument)
 
     def bytes(self, slot: _Slot, skip: int = 0) -> bytes:
         """What a slot points to."""
@@ -2001,22 +2014,22 @@ class _Reading:
         self._context = context
         self._use = use
         self._name = name
-        self._prefix = _store_prefix(name)
         self._max_key = use.states.max_key
+        part = use.part
+        overlay = part.overlay(name) if part is not None and part.number == number else _Overlay(name)
+        self._overlay = overlay
+        self._prefix = overlay.prefix
         if number is None:
-            self._close(_of_a_hook)
+            self._close(_OF_A_HOOK)
             return
-        own = use.part is not None and use.part.number == number
-        self._overlay = use.part.overlay(name) if own else _Overlay(name)  # type: ignore[union-attr]
-        self._find: Callable[[bytes], Optional[_Item]] = self._overlay.items.get
+        self._find: Callable[[bytes], Optional[_Item]] = overlay.items.get
         self._base: _Base = use.base(number)
         self._fetch: Callable[[bytes], Optional[bytes]] = self._base.getter(self._prefix)
 
-    def _close(self, refuse: Callable[..., Any]) -> None:
-        """From now on every use raises what `refuse` does."""
-        self._find = self._fetch = refuse
-        self._base = _Closed(refuse)
-        self._overlay = _Overlay(self._name)
+    def _close(self, closed: "_Closed") -> None:
+        """From now on every use is refused."""
+        self._find = self._fetch = closed.entry
+        self._base = closed
 
     # Point reads
 
@@ -2260,6 +2273,10 @@ def _of_a_hook(*_: Any) -> Any:
         "state: only the handler of an event has a partition's state to read and write; a start or stop hook can read "
         "that of ctx.state.partition(n)"
     )
+
+
+_ENDED = _Closed(_has_ended)
+_OF_A_HOOK = _Closed(_of_a_hook)
 
 
 class PartitionView(_Reading):
@@ -2564,7 +2581,7 @@ class Context:
         self._fast = _NOTHING
         if self._stores is not None:
             for store in self._stores.values():
-                store._close(_has_ended)
+                store._close(_ENDED)
             self._stores = None
             try:
                 del self.state
