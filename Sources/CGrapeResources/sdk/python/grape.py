@@ -3302,7 +3302,8 @@ class _Worker:
         self.draining = False
         self.terminated = False
         self.fault: Optional[Exception] = None  # what became of the connection while a handler waited for an answer
-        self._questions = 0  # id of the last
+        self._questions = 0  # id of the last question about state
+        self._answered = 0  # id of the last that was answered, whether somebody still waited or not
         self._poller: Any = None
         # Told that there are frames which the socket will not tell of.
         self._on_held: Optional[Callable[[], None]] = None
@@ -3491,7 +3492,10 @@ class _Worker:
 
     def _is_late(self, kind: int, identifier: int) -> bool:
         """Whether it answers a question that is no longer waited for."""
-        return kind in (_STATED, _ERROR) and 0 < identifier <= self._questions
+        if kind not in (_STATED, _ERROR) or not 0 < identifier <= self._questions:
+            return False
+        self._answered = max(self._answered, identifier)
+        return True
 
     def _ask(self, questions: Sequence[bytes]) -> List[bytes]:
         """Puts questions about state to the node and gives the bodies of the answers, in the same order. Other frames
@@ -3520,7 +3524,7 @@ class _Worker:
         sent = 0
         until = time.monotonic() + _ANSWER_SECONDS
         while len(answers) < len(questions):
-            while sent < len(questions) and sent - len(answers) < _OPEN_QUESTIONS:
+            while sent < len(questions) and self._questions - self._answered < _OPEN_QUESTIONS:
                 self._questions += 1
                 connection.send(_STATE, self._questions, 0, (questions[sent],))
                 sent += 1
@@ -3538,8 +3542,10 @@ class _Worker:
                 if identifier != first + len(answers):
                     raise _ProtocolError(f"the node answered question {identifier} out of turn")
                 answers.append(body)
+                self._answered = identifier
                 until = time.monotonic() + _ANSWER_SECONDS
             elif identifier >= first and kind == _ERROR:
+                self._answered = identifier
                 error = _parse_json(body, "ERROR")
                 text = f"state: {error.get('name')}: {error.get('message')}"
                 raise (StateError if error.get("status") == _STATUS_BAD_REQUEST else StateUnavailable)(text)
