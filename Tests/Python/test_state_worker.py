@@ -142,20 +142,20 @@ def raw(event, ctx):
 
     def test_questions_that_nobody_waits_for_any_more_still_count_as_open(self):
         program = """
-grape._ANSWER_SECONDS = 0.05
 @app.on("raw")
 def raw(event, ctx):
+    grape._ANSWER_SECONDS = float(event.value)
     return len(ctx.state.get_many([str(number) for number in range(20)]))
 """
         with node(program) as n:
             n.start()
             for _ in range(2):
-                self.assertIn("did not answer", n.result(n.deliver([wanted()])).verdicts[0][4])
+                self.assertIn("did not answer", n.result(n.deliver([wanted(b"0.05")])).verdicts[0][4])
             for _ in range(16):
                 n.send(fake_node.STATED, n.next(fake_node.STATE)[0], stated(0, []))
             self.assertTrue(n.frames[fake_node.STATE].empty(), "a seventeenth was not asked")
             n.answer_state = lambda body: stated(0, [])
-            self.assertEqual(replies(n.run([wanted()])), [b"0"])
+            self.assertEqual(replies(n.run([wanted(b"20")])), [b"0"])
 
     def test_a_refusal_of_the_connection_while_a_question_is_open_ends_the_worker_with_its_reason(self):
         for kind in ("def", "async def"):
