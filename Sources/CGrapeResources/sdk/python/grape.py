@@ -1033,15 +1033,17 @@ class _Use:
     writes of the last events can be taken back from its end.
     """
 
-    __slots__ = ("states", "part", "outs", "log", "large", "held", "segment")
+    __slots__ = ("states", "part", "outs", "log", "append", "large", "held", "bound", "segment")
 
     def __init__(self, states: "_States", outs: Optional[_Outputs], delivery: Optional["_Delivery"]) -> None:
         self.states = states
         self.part: Optional[_Part] = None
         self.outs = outs
         self.log: List[Tuple[int, _Overlay, bytes, Optional[_Item]]] = []
+        self.append = self.log.append
         self.large = 0
         self.held: Dict[int, "_Base"] = {}
+        self.bound: Dict[Tuple[str, Optional[int]], tuple] = {}
         self.segment: Optional[_Segment] = None
         if delivery is not None:
             part = states.part(delivery.partition)
@@ -1058,6 +1060,21 @@ class _Use:
             self.states.begin(part, False, False)
             base = self.held[number] = part.base
         return base
+
+    def bind(self, name: str, number: Optional[int]) -> tuple:
+        """What a store of a partition reads from and writes to: overlay, key prefix, a look into the overlay, base, a
+        look into the base. The number is None for a hook, which has no partition."""
+        bound = self.bound.get((name, number))
+        if bound is None:
+            part = self.part
+            overlay = part.overlay(name) if part is not None and part.number == number else _Overlay(name)
+            if number is None:
+                bound = (overlay, overlay.prefix, _OF_A_HOOK.entry, _OF_A_HOOK, _OF_A_HOOK.entry)
+            else:
+                base = self.base(number)
+                bound = (overlay, overlay.prefix, overlay.items.get, base, base.getter(overlay.prefix))
+            self.bound[(name, number)] = bound
+        return bound
 
     def end(self) -> None:
         """Lets go of everything. What was not committed is taken back."""
@@ -2007,7 +2024,7 @@ def _tag(tag: Any) -> bytes:
 class _Reading:
     """What `Store` and `PartitionView` have in common: reading."""
 
-    __slots__ = ("_use", "_name", "_prefix", "_overlay", "_find", "_base", "_fetch", "_max_key", "_context")
+    __slots__ = ("_use", "_name", "_prefix", "_overlay", "_find", "_base", "_fetch", "_append", "_max_key", "_context")
 
     def __init__(self, context: "Context", use: _Use, name: str, number: Optional[int]) -> None:
         """`number`: the partition; None: of a hook, which has none."""
@@ -2015,16 +2032,13 @@ class _Reading:
         self._use = use
         self._name = name
         self._max_key = use.states.max_key
-        part = use.part
-        overlay = part.overlay(name) if part is not None and part.number == number else _Overlay(name)
-        self._overlay = overlay
-        self._prefix = overlay.prefix
-        if number is None:
-            self._close(_OF_A_HOOK)
-            return
-        self._find: Callable[[bytes], Optional[_Item]] = overlay.items.get
-        self._base: _Base = use.base(number)
-        self._fetch: Callable[[bytes], Optional[bytes]] = self._base.getter(self._prefix)
+        self._overlay: _Overlay
+        self._prefix: bytes
+        self._find: Callable[[bytes], Optional[_Item]]
+        self._base: _Base
+        self._fetch: Callable[[bytes], Optional[bytes]]
+        self._overlay, self._prefix, self._find, self._base, self._fetch = use.bind(name, number)
+        self._append = use.append
 
     def _close(self, closed: "_Closed") -> None:
         """From now on every use is refused."""
@@ -2307,12 +2321,7 @@ class Store(_Reading):
     StateError says what is wrong with a key, value, ttl or tag; StateUnavailable that the state could not be read.
     """
 
-    __slots__ = ("_append", "_max_value")
-
-    def __init__(self, context: "Context", use: _Use, name: str, number: Optional[int]) -> None:
-        super().__init__(context, use, name, number)
-        self._append = use.log.append
-        self._max_value = use.states.max_value
+    __slots__ = ()
 
     def put(self, key: Union[bytes, str], value: Union[bytes, str], ttl: Any = None, tags: Iterable[str] = ()) -> None:
         """Writes an entry. What there was under the key is gone, its ttl and tags, too."""
@@ -2406,8 +2415,9 @@ class Store(_Reading):
         return self.partition(_partition_of(_state_bytes(key, "key"), max(1, self._use.states.partitions)))
 
     def _check_size(self, key: bytes, size: int) -> None:
-        if size > self._max_value:
-            raise StateError(f"state: the value of {key[:64]!r} has {size:,} bytes; it may have {self._max_value:,}")
+        most = self._use.states.max_value
+        if size > most:
+            raise StateError(f"state: the value of {key[:64]!r} has {size:,} bytes; it may have {most:,}")
 
     def _write(self, key: bytes, value: Optional[bytes], expiry: Optional[int], tags: Tuple[bytes, ...]) -> None:
         """The careful way of writing, with values that are bytes."""
