@@ -353,22 +353,27 @@ class Elsewhere(unittest.TestCase):
         rig.worker.runner = rig.runner
         caught = []
 
-        def step(event, ctx):
-            state = ctx.state
+        def elsewhere(use):
+            def call():
+                try:
+                    use()
+                except RuntimeError as error:
+                    caught.append(str(error))
 
-            def elsewhere():
-                for use in (lambda: state.get("a"), lambda: list(state.scan()), lambda: state.size("a")):
-                    try:
-                        use()
-                    except RuntimeError as error:
-                        caught.append(str(error))
-
-            thread = threading.Thread(target=elsewhere)
+            thread = threading.Thread(target=call)
             thread.start()
             thread.join()
 
+        def step(event, ctx):
+            elsewhere(lambda: ctx.state)
+            state = ctx.state
+            elsewhere(lambda: state.get("a"))
+            elsewhere(lambda: list(state.scan()))
+            elsewhere(lambda: state.size("a"))
+            elsewhere(lambda: state.partition(1))
+
         rig.run(step)
-        self.assertEqual(len(caught), 3, caught)
+        self.assertEqual(len(caught), 5, caught)
         self.assertIn("thread that runs the handlers", caught[0])
 
 

@@ -1875,7 +1875,7 @@ class _Mapped(_Base):
 
 
 def _wrong_thread() -> None:
-    raise RuntimeError("state: it can be read in the thread that runs the handlers alone, not in another")
+    raise RuntimeError("state: it can be used in the thread that runs the handlers alone, not in another")
 
 
 # Seconds between two attempts to map a partition, at most.
@@ -1929,6 +1929,8 @@ class _States:
 
     def begin(self, part: _Part, own: bool, wanted: bool) -> int:
         """Takes a view of the partition's base, and sees to it that there is one."""
+        if threading.get_ident() != self.thread and not self.memory:
+            _wrong_thread()
         mapped = part.mapped
         if mapped is not None and (part.base is mapped or time.monotonic() >= part.retry_at):
             try:
