@@ -846,15 +846,46 @@ def _entry(value: bytes, expiry: Optional[int], tags: Tuple[bytes, ...]) -> byte
 
 
 def _entry_head(expiry: Optional[int], tags: Tuple[bytes, ...]) -> bytes:
-    if expiry is None and not tags:
-        return b"\0"
-    flags = (_HAS_EXPIRY if expiry is not None else 0) | (_HAS_TAGS if tags else 0)
-    head = bytes((flags,))
-    if expiry is not None:
-        head += struct.pack(">q", expiry)
-    if tags:
-        head += bytes((len(tags),)) + b"".join(bytes((len(tag),)) + tag for tag in tags)
-    return head
+    """What stands before the value."""
+    if not tags:
+        return b"\0" if expiry is None else b"\1" + _I64.pack(expiry)
+    field = _tag_fields.get(tags)
+    if field is None:
+        field = bytes((len(tags),)) + b"".join(bytes((len(tag),)) + tag for tag in tags)
+        if len(_tag_fields) >= _TAGS_CACHED:
+            _tag_fields.clear()
+        _tag_fields[tags] = field
+    return b"\2" + field if expiry is None else b"\3" + _I64.pack(expiry) + field
+
+
+_I64 = struct.Struct(">q")
+# Handlers write the same few sets of tags again and again: as they stand in an entry, and by what a handler gives.
+_TAGS_CACHED = 1024
+_tag_fields: Dict[Tuple[bytes, ...], bytes] = {}
+_known_tags: Dict[Tuple[Any, ...], Tuple[bytes, ...]] = {}
+# Milliseconds by the text of a period.
+_known_periods: Dict[str, int] = {}
+
+
+def _value_at(entry: bytes) -> int:
+    """Of an entry, or its first _LONGEST_HEAD bytes: where the value begins."""
+    try:
+        flags = entry[0]
+        at = 9 if flags & _HAS_EXPIRY else 1
+        if flags & _HAS_TAGS:
+            count = entry[at]
+            at += 1
+            for _ in range(count):
+                at += 1 + entry[at]
+        if flags > 3 or at > len(entry):
+            raise IndexError
+    except IndexError:
+        raise _damaged() from None
+    return at
+
+
+def _damaged() -> StateUnavailable:
+    return StateUnavailable("state: an entry is not as the protocol has it: the store is damaged")
 
 
 def _read_head(entry: bytes) -> Tuple[int, Optional[int], Tuple[bytes, ...]]:
@@ -877,16 +908,12 @@ def _read_head(entry: bytes) -> Tuple[int, Optional[int], Tuple[bytes, ...]]:
         if flags > 3 or at > len(entry):
             raise IndexError
     except (IndexError, struct.error):
-        raise StateUnavailable("state: an entry is not as the protocol has it: the store is damaged") from None
+        raise _damaged() from None
     return at, expiry, tuple(tags)
 
 
-def _parse_entry(entry: bytes) -> Tuple[bytes, Optional[int], Tuple[bytes, ...]]:
-    """Value, expiry and tags of an entry."""
-    if entry[:1] == b"\0":
-        return entry[1:], None, ()
-    at, expiry, tags = _read_head(entry)
-    return entry[at:], expiry, tags
+def _value_of(entry: bytes) -> bytes:
+    return entry[1:] if entry[:1] == b"\0" else entry[_value_at(entry) :]
 
 
 def _behind(prefix: bytes) -> Optional[bytes]:
@@ -1238,7 +1265,7 @@ class _Base:
         entry = self.entry(full)
         if entry is None:
             return None
-        at, _, _ = _read_head(entry)
+        at = _value_at(entry)
         return entry[at + offset : at + offset + size]
 
     def scan(self, low: bytes, high: bytes, reverse: bool, count: int, values: bool) -> _Found:
@@ -1281,7 +1308,7 @@ class _Memory(_Base):
         def fetch(key: bytes) -> Optional[bytes]:
             _check_key(key, self.max_key)
             entry = self.content.get(prefix + key)
-            return None if entry is None else _parse_entry(entry)[0]
+            return None if entry is None else _value_of(entry)
 
         return fetch
 
@@ -1367,7 +1394,7 @@ class _Asking(_Base):
         def fetch(key: bytes) -> Optional[bytes]:
             _check_key(key, self.max_key)
             entry = self.entry(prefix + key)
-            return None if entry is None else _parse_entry(entry)[0]
+            return None if entry is None else _value_of(entry)
 
         return fetch
 
@@ -1831,7 +1858,8 @@ class _Mapped(_Base):
             at = out_words[1]
             if memory[at + 4] == b"\0":
                 return memory[at + 5 : at + out_words[0]]
-            return _parse_entry(memory[at + 4 : at + out_words[0]])[0]
+            end = at + out_words[0]
+            return memory[at + 4 + _value_at(memory[at + 4 : min(end, at + 4 + _LONGEST_HEAD)]) : end]
 
         fetch.slots = (slot, out)  # type: ignore[attr-defined]  # their memory must last as long
         return fetch
@@ -1861,7 +1889,7 @@ class _Mapped(_Base):
         if place is None:
             return None
         at, whole = place
-        begin, _, _ = _read_head(self.lmdb.memory[at : at + min(whole, _LONGEST_HEAD)])
+        begin = _value_at(self.lmdb.memory[at : at + min(whole, _LONGEST_HEAD)])
         first = at + min(begin + offset, whole)
         return self.lmdb.memory[first : min(first + size, at + whole)]
 
@@ -1978,6 +2006,18 @@ def _state_bytes(data: Any, what: str) -> bytes:
 
 def _expiry(ttl: Any) -> int:
     """The time of day, in milliseconds, at which something written now expires."""
+    period = _known_periods.get(ttl) if type(ttl) is str else None
+    if period is None:
+        period = _period(ttl)
+        if type(ttl) is str:
+            if len(_known_periods) >= _TAGS_CACHED:
+                _known_periods.clear()
+            _known_periods[ttl] = period
+    return min(_now() + period, _LATEST_EXPIRY)
+
+
+def _period(ttl: Any) -> int:
+    """Milliseconds."""
     milliseconds: float
     if isinstance(ttl, datetime.timedelta):
         milliseconds = ttl / datetime.timedelta(milliseconds=1)
@@ -1993,11 +2033,17 @@ def _expiry(ttl: Any) -> int:
         milliseconds = float(found[1]) * _PERIOD_UNITS[found[2]]
     if not 0 < milliseconds < _LATEST_EXPIRY:
         raise StateError(f"state: ttl {ttl!r} is not more than 0, or too far away; None keeps the entry for good")
-    return min(_now() + max(1, round(milliseconds)), _LATEST_EXPIRY)
+    return max(1, round(milliseconds))
 
 
 def _tags(tags: Any) -> Tuple[bytes, ...]:
     """Tags as an entry has them."""
+    given = tuple(tags) if type(tags) is list else tags
+    if type(given) is tuple:
+        try:
+            return _known_tags[given]
+        except (KeyError, TypeError):
+            pass
     if isinstance(tags, (str, bytes, bytearray)):
         raise StateError(f"state: tags is a list of tags; write tags=[{tags!r}]")
     try:
@@ -2009,6 +2055,10 @@ def _tags(tags: Any) -> Tuple[bytes, ...]:
     for one, other in zip(found, found[1:]):
         if one == other:
             raise StateError(f"state: tag {one.decode()!r} is given twice")
+    if type(given) is tuple and all(type(tag) is str for tag in given):
+        if len(_known_tags) >= _TAGS_CACHED:
+            _known_tags.clear()
+        _known_tags[given] = tuple(found)
     return tuple(found)
 
 
@@ -2077,7 +2127,7 @@ class _Reading:
             prefix = self._prefix
             for key, entry in zip(missing, self._base.entries([prefix + key for key in missing])):
                 if entry is not None:
-                    found[key] = _parse_entry(entry)[0]
+                    found[key] = _value_of(entry)
         return found
 
     def read(self, key: Union[bytes, str], offset: int = 0, size: Optional[int] = None) -> bytes:
@@ -2231,7 +2281,7 @@ class _Reading:
                         if left == 0:
                             return
                 if not newer:
-                    yield key, entry[1:] if entry[0] == 0 else _parse_entry(entry)[0]
+                    yield key, _value_of(entry)
                     left -= 1
                     if left == 0:
                         return
@@ -2331,19 +2381,20 @@ class Store(_Reading):
             key = _state_bytes(key, "key")
         if type(value) is not bytes:
             value = _state_bytes(value, "value")
-        if ttl is None and not tags and len(value) <= _SMALL_VALUE and 0 < len(key) <= self._max_key:
-            offset = self._context._offset
-            before = self._find(key)
-            overlay = self._overlay
-            overlay.items[key] = (offset, value, None, ())
-            if before is None:
-                self._append((offset, overlay, key, None))
-                if overlay.order is not None:
-                    overlay.fresh.append(key)
-            elif before[0] != offset:
-                self._append((offset, overlay, key, before))
-            return
-        self._write(key, value, None if ttl is None else _expiry(ttl), _tags(tags))
+        expiry = None if ttl is None else _expiry(ttl)
+        words = _tags(tags) if tags else ()
+        if len(value) > _SMALL_VALUE or not 0 < len(key) <= self._max_key:
+            return self._write(key, value, expiry, words)
+        offset = self._context._offset
+        before = self._find(key)
+        overlay = self._overlay
+        overlay.items[key] = (offset, value, expiry, words)
+        if before is None:
+            self._append((offset, overlay, key, None))
+            if overlay.order is not None:
+                overlay.fresh.append(key)
+        elif before[0] != offset:
+            self._append((offset, overlay, key, before))
 
     def put_json(self, key: Union[bytes, str], value: Any, ttl: Any = None, tags: Iterable[str] = ()) -> None:
         """Writes a value as JSON. Raises TypeError or ValueError for what JSON cannot express."""
@@ -4138,7 +4189,7 @@ class TestRun:
                     assert key is not None
                     self._memory(partition).apply(key, value)
                     place = (key[1 : 1 + key[0]].decode("ascii"), key[1 + key[0] :])
-                    outcome.written[place] = None if value is None else _parse_entry(value)[0]
+                    outcome.written[place] = None if value is None else _value_of(value)
                 else:
                     info = _Info(raw)
                     detached = wanted and info.reply is None
