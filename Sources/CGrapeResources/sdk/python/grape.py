@@ -682,7 +682,7 @@ class _Outputs:
     delivery; `clear` makes it ready for the next.
     """
 
-    __slots__ = ("lists", "fast", "replies", "turn", "large", "level", "limit", "use", "stride")
+    __slots__ = ("lists", "fast", "replies", "turn", "large", "level", "limit", "use", "stride", "measured")
 
     def __init__(self, level: int = 0, limit: int = _OUTPUT_LIMIT) -> None:
         self.level = level  # zstd's, for the batches of emitted events; 0: not compressed
@@ -695,6 +695,7 @@ class _Outputs:
         # Events without key go to one partition per delivery: few large batches, and still spread.
         self.turn = random.randrange(1 << 16)
         self.large = 0
+        self.measured = (0, 0, 0)  # bytes held, and how many values and bytes of large ones there were then
 
     def begin(self) -> None:
         self.turn += 1
@@ -707,6 +708,7 @@ class _Outputs:
             items.clear()
         self.replies = []
         self.large = 0
+        self.measured = (0, 0, 0)
         self.stride = iter(())
         use = self.use
         if use is not None:
@@ -763,9 +765,15 @@ class _Outputs:
         if use is not None:
             count += len(use.log)
             large += use.large
-        if large + count * _SMALL_VALUE <= self.limit:
+        # What was measured last, and for what came since the most that it can be: so a look at everything is rare.
+        bytes_then, count_then, large_then = self.measured
+        if bytes_then + (large - large_then) + (count - count_then) * _SMALL_VALUE <= self.limit:
             return False
-        return sum(self.sizes().values()) > self.limit or (use is not None and use.held_bytes() > self.limit)
+        held = sum(self.sizes().values())
+        if use is not None:
+            held = max(held, use.held_bytes())
+        self.measured = (held, count, large)
+        return held > self.limit
 
     def sizes(self) -> Dict[int, int]:
         """Bytes per event handled, by its offset. A little more than what packing will make of them."""
