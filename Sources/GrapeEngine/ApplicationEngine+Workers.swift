@@ -138,6 +138,8 @@ extension ApplicationEngine {
     session.unchangedSince = reactor.now
     problem = nil
     connection.frameLimit = environment.frameLimit
+    // Credits bound what waits to be sent. A worker writes its result before it reads the next delivery.
+    connection.outputLimit = .max
     connection.onFrame = { [self] in received($0, $1, from: session) }
     connection.onEnd = { [self] in connectionEnded(session, $0) }
     connection.send(.welcome, id: 0) { $0.bytes(welcomeBody(session).utf8) }

@@ -14,8 +14,9 @@ public final class FrameConnection {
   public var onFrame: ((FrameHeader, ByteSlice) -> Void)?
   /// Called once, when the connection has ended for any reason but `close` by its owner; the text says why.
   public var onEnd: ((String) -> Void)?
-  /// Bytes that may wait to be sent before reading pauses.
-  public let outputLimit: Int
+  /// Bytes that may wait to be sent before reading pauses. To be raised for peers whose output is bounded by other means: one that first sends
+  /// what it has to send, and then reads, would wait for ever for a node that waits for it to read.
+  public var outputLimit: Int
 
   private let reactor: Reactor
   private let descriptor: Int32
