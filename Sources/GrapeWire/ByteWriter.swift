@@ -125,6 +125,13 @@ public struct ByteWriter: ~Copyable {
     count = 0
     return slice
   }
+
+  /// Forgets everything and starts anew: in the same memory if its size is in `capacities`, else in fresh memory of the
+  /// least of them.
+  mutating func restart(_ capacities: ClosedRange<Int>) {
+    if !capacities.contains(storage.capacity) { storage = ByteStorage(capacity: capacities.lowerBound) }
+    count = 0
+  }
 }
 
 /// Number of bytes `value` takes as a zigzag varint.

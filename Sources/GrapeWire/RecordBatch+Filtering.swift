@@ -79,10 +79,11 @@ extension RecordBatch {
     guard kept > 0 else { return .empty }
     copy.bytes(UnsafeRawBufferPointer(rebasing: records[run]))
     if isCompressed {
-      let packed = try (compressor ?? ZstdCompressor()).compress(copy.unsafeBytes)
-      copy = begin(batch, isCompressed: false, records: packed.count)
-      copy.bytes(packed.unsafeBytes)
-      withExtendedLifetime(packed) {}
+      copy = try (compressor ?? ZstdCompressor()).withCompressed(copy.unsafeBytes) { packed in
+        var writer = begin(batch, isCompressed: false, records: packed.count)
+        writer.bytes(packed)
+        return writer
+      }
     }
     copy.patch(Int32(copy.count - 12), at: Field.length)
     copy.patch(kept, at: Field.recordCount)

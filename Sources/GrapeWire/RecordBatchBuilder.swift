@@ -78,25 +78,28 @@ public struct RecordBatchBuilder: ~Copyable {
 
   /// Ends the batch and starts a new, empty one. Precondition: at least one record.
   ///
-  /// With a compressor the records are packed, unless that would make the batch larger.
+  /// With a compressor the records are packed, unless that would make the batch larger. `nextCapacity`: bytes that the
+  /// new batch has room for to begin with, not counting what it grows by.
   public mutating func take(compressor: ZstdCompressor? = nil, nextCapacity: Int = 4096) throws(WireError)
     -> FinishedBatch
   {
     precondition(recordCount > 0, "a batch has at least one record")
-    var compression = RecordBatch.Compression.none
-    if let compressor {
-      let records = UnsafeRawBufferPointer(rebasing: writer.unsafeBytes[RecordBatch.headerSize...])
-      let packed = try compressor.compress(records)
-      if packed.count < records.count {
-        writer.truncate(to: RecordBatch.headerSize)
-        writer.bytes(packed.unsafeBytes)
-        compression = .zstd
-      }
-    }
-    fillHeader(compression)
+    fillHeader()
     let count = recordCount
+    // Without a checksum: nobody asks for that of a batch that will be packed.
+    var packed: ByteSlice?
+    if let compressor { packed = try RecordBatch.packed(writer.unsafeBytes, by: compressor) }
     recordCount = 0
-    let bytes = writer.take(nextCapacity: max(nextCapacity, RecordBatch.headerSize))
+    let capacity = max(nextCapacity, RecordBatch.headerSize)
+    let bytes: ByteSlice
+    if let packed {
+      bytes = packed
+      // Nobody has seen the memory: the next records go there, unless a large batch left more than is needed.
+      writer.restart(capacity...2 * capacity)
+    } else {
+      fillChecksum()
+      bytes = writer.take(nextCapacity: capacity)
+    }
     writer.skip(RecordBatch.headerSize)
     return FinishedBatch(bytes: bytes, recordCount: count, maxTimestamp: maxTimestamp)
   }
@@ -107,7 +110,8 @@ extension RecordBatchBuilder {
   /// Precondition: at least one record.
   public mutating func seal() -> UnsafeRawBufferPointer {
     precondition(recordCount > 0, "a batch has at least one record")
-    fillHeader(.none)
+    fillHeader()
+    fillChecksum()
     return writer.unsafeBytes
   }
 
@@ -117,12 +121,12 @@ extension RecordBatchBuilder {
     recordCount = 0
   }
 
-  private mutating func fillHeader(_ compression: RecordBatch.Compression) {
+  private mutating func fillHeader() {
     writer.patch(Int64(0), at: RecordBatch.Field.baseOffset)
     writer.patch(Int32(writer.count - 12), at: RecordBatch.Field.length)
     writer.patch(Int32(-1), at: RecordBatch.Field.leaderEpoch)
     writer.patch(Int8(2), at: RecordBatch.Field.magic)
-    writer.patch(compression.rawValue, at: RecordBatch.Field.attributes)
+    writer.patch(RecordBatch.Compression.none.rawValue, at: RecordBatch.Field.attributes)
     writer.patch(recordCount - 1, at: RecordBatch.Field.lastOffsetDelta)
     writer.patch(baseTimestamp, at: RecordBatch.Field.baseTimestamp)
     writer.patch(maxTimestamp, at: RecordBatch.Field.maxTimestamp)
@@ -130,6 +134,9 @@ extension RecordBatchBuilder {
     writer.patch(Int16(-1), at: RecordBatch.Field.producerEpoch)
     writer.patch(Int32(-1), at: RecordBatch.Field.baseSequence)
     writer.patch(recordCount, at: RecordBatch.Field.recordCount)
+  }
+
+  private mutating func fillChecksum() {
     writer.patch(RecordBatch.checksum(of: writer.unsafeBytes), at: RecordBatch.Field.crc)
   }
 }

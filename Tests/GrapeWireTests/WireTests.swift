@@ -186,6 +186,53 @@ import Testing
     #expect(throws: WireError.self) { try RecordBatch.split(both[0..<both.count - 1]) }
   }
 
+  @Test(arguments: [Int32(-7), -1, 1, 2, 19])
+  func aBuilderThatPacksGivesTheRecordsOfOneThatDoesNot(level: Int32) throws {
+    let compressor = ZstdCompressor(level: level)
+    #expect(compressor.level == level)
+    var random = Seeded(seed: UInt64(bitPattern: Int64(level)))
+    // One builder and one compressor for batches of all sizes: what is left of one must not show in the next.
+    var builder = RecordBatchBuilder()
+    for count in [1, 3000, 2, 100_000, 1, 40, 5000, 7] {
+      var plain = RecordBatchBuilder()
+      for number in 0..<count {
+        let text = "{\"number\":\(number),\"kind\":\"kind-\(random.next() % 5)\"}"
+        let value = ByteSlice(text)
+        builder.append(key: nil, value: value, headerSection: HeaderSection.empty, timestamp: Int64(number))
+        plain.append(key: nil, value: value, headerSection: HeaderSection.empty, timestamp: Int64(number))
+      }
+      let packed = try builder.take(compressor: compressor)
+      let expected = try plain.take()
+      #expect(builder.isEmpty && packed.recordCount == expected.recordCount)
+      #expect(packed.maxTimestamp == expected.maxTimestamp)
+      #expect(packed.bytes.count < expected.bytes.count || count < 3)
+      let unpacked = try RecordBatch.uncompressed(packed.bytes, limit: 100 << 20)
+      #expect(unpacked == expected.bytes, "\(count) records, level \(level)")
+    }
+  }
+
+  @Test func whatABuilderHandsOutStaysAsItWas() throws {
+    let compressor = ZstdCompressor()
+    var builder = RecordBatchBuilder()
+    var kept: [(bytes: ByteSlice, copy: [UInt8])] = []
+    for round in UInt8(0)..<20 {
+      for _ in 0..<50 {
+        let value = ByteSlice([UInt8](repeating: round, count: 200))
+        builder.append(key: nil, value: value, headerSection: HeaderSection.empty, timestamp: 1)
+      }
+      // Every third is not packed.
+      let batch = try builder.take(compressor: round % 3 == 0 ? nil : compressor, nextCapacity: 12_000).bytes
+      kept.append((batch, batch.array))
+    }
+    for batch in kept { #expect(batch.bytes.array == batch.copy) }
+  }
+
+  @Test func aLevelThatDoesNotExistIsTakenForTheNearest() {
+    for (given, taken) in [(Int32(0), Int32(1)), (20, 19), (.max, 19), (-8, -7), (.min, -7), (-3, -3)] {
+      #expect(ZstdCompressor(level: given).level == taken)
+    }
+  }
+
   @Test func streamedZstdOfUnknownSizeIsUnpacked() throws {
     // Two frames, one after the other: what a streaming producer may send.
     let compressor = ZstdCompressor()
