@@ -77,11 +77,13 @@ enum Compressing {
     let before = driver.log.statistics
     let events = Events(count: 40_000)
     let batchBytes = arguments.integer("batch-kib", or: 128) << 10
+    let level = Int32(clamping: arguments.signed("level", or: 1))
+    guard ZstdCompressor(level: level).level == level else { fail("--level: 1 to 19 or -1 to -7") }
     let sum = Mutex(Sum())
     let took = nanoseconds {
       let workers = (0..<producers).map { number in
         Worker {
-          let own = produce(driver, Int32(number), events, batchBytes: batchBytes, bytes: share)
+          let own = produce(driver, Int32(number), events, level: level, batchBytes: batchBytes, bytes: share)
           sum.withLock { sum in
             sum.records += own.records
             sum.unpacked += own.unpacked
@@ -104,9 +106,9 @@ enum Compressing {
   }
 
   private static func produce(
-    _ driver: Driver, _ partition: Int32, _ events: Events, batchBytes: Int, bytes: Int
+    _ driver: Driver, _ partition: Int32, _ events: Events, level: Int32, batchBytes: Int, bytes: Int
   ) -> Sum {
-    let compressor = ZstdCompressor(level: 1)
+    let compressor = ZstdCompressor(level: level)
     let noHeaders = HeaderSection.empty
     let memory = events.bytes.unsafeBytes
     let done = Semaphore()

@@ -12,8 +12,9 @@ enum Bench {
 
       append      --batches FILE --mib N [--partitions N] [--in-flight N] [--group-kib N] [--segment-mib N]
                   durable appends of the record batches in FILE; --group-kib: most bytes per commit group
-      compress    --mib N [--producers N] [--batch-kib N]
-                  durable appends of JSON events in batches of N KiB (128), packed with zstd level 1 by each producer
+      compress    --mib N [--producers N] [--batch-kib N] [--level N]
+                  durable appends of JSON events in batches of N KiB (128), packed by each producer with that level of
+                  zstd (1)
       latency     --count N [--assist 1]
                   durable appends of 256 bytes, one in flight; --assist: written by the thread that commits
       concurrent  --count N [--in-flight N]
@@ -96,6 +97,13 @@ struct Arguments {
   func integer(_ name: String, or other: Int? = nil) -> Int {
     guard let value = values[name] else { return other ?? integer(string(name), name) }
     return integer(value, name)
+  }
+
+  /// As `integer`, and it may be below zero.
+  func signed(_ name: String, or other: Int) -> Int {
+    guard let value = values[name] else { return other }
+    guard let number = Int(value) else { fail("--\(name) \(value): a number is expected") }
+    return number
   }
 
   private func integer(_ value: String, _ name: String) -> Int {

@@ -3,11 +3,15 @@
 /// Kafka's format knows codecs by number and has no place for a dictionary's id, so a level is all that can be chosen.
 public enum BatchCompression: Hashable, Sendable, CustomStringConvertible {
   case none
-  /// Zstandard at a level of `levels`.
+  /// Zstandard at a level that `hasLevel` takes.
   case zstd(level: Int)
 
-  /// 1 is fast, 19 small.
-  public static let levels = 1...19
+  /// What may be written, for messages.
+  public static let choices = "none, zstd, zstd:1 (fast) to zstd:19 (small), or zstd:-1 to zstd:-7 (fastest)"
+
+  /// True for 1 (fast) to 19 (small), and for -1 to -7, which are faster still and pack less. 0 is none of them: to the
+  /// library it means a level of its own choice.
+  public static func hasLevel(_ level: Int) -> Bool { level != 0 && (-7...19).contains(level) }
 
   /// Reads `none`, `zstd` (level 1) or `zstd:LEVEL`; nil for all else.
   public init?(_ text: String) {
@@ -15,7 +19,7 @@ public enum BatchCompression: Hashable, Sendable, CustomStringConvertible {
     case "none": self = .none
     case "zstd": self = .zstd(level: 1)
     default:
-      guard text.hasPrefix("zstd:"), let level = Int(text.dropFirst(5)), Self.levels.contains(level),
+      guard text.hasPrefix("zstd:"), let level = Int(text.dropFirst(5)), Self.hasLevel(level),
         text == "zstd:\(level)"
       else { return nil }
       self = .zstd(level: level)

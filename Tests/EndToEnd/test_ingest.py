@@ -118,15 +118,17 @@ class Ingest(EndToEnd):
     def test_events_are_packed_as_the_command_says(self):
         path = self.write("lines.txt", "".join(f"{number}: the same words again and again\n" for number in range(5000)))
         sizes = {}
-        for codec in ("none", "zstd", "zstd:1", "zstd:19"):
+        for codec in ("none", "zstd", "zstd:1", "zstd:19", "zstd:-7"):
             result = self.node.grape("ingest", "sink@row", path, "--compression", codec, "--json").json
             sizes[codec] = result["bytes"]
         self.assertEqual(sizes["zstd"], sizes["zstd:1"])
         self.assertLess(sizes["zstd:1"] * 2, sizes["none"])
         self.assertLess(sizes["zstd:19"], sizes["zstd:1"])
+        self.assertLess(sizes["zstd:1"], sizes["zstd:-7"])
+        self.assertLess(sizes["zstd:-7"], sizes["none"])
         self.node.wait_idle()
-        self.assertEqual(len(self.values()), 20_000)
-        for wrong in ("zstd:0", "zstd:20", "gzip", "zstd:-1"):
+        self.assertEqual(len(self.values()), 25_000)
+        for wrong in ("zstd:0", "zstd:20", "gzip", "zstd:-8"):
             self.node.grape("ingest", "sink@row", path, "--compression", wrong, expect=USAGE)
         self.node.grape("ingest", "sink@row", path, "--compression", "none", "--compress", expect=USAGE)
 

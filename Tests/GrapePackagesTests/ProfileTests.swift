@@ -53,9 +53,18 @@ import Testing
     #expect(profile.logBytes == 65536)
   }
 
-  @Test(arguments: ["gzip", "zstd:0", "zstd:20", "zstd:x", "zstd:03", "zstd:"])
+  @Test(arguments: ["gzip", "zstd:0", "zstd:-0", "zstd:20", "zstd:-8", "zstd:x", "zstd:03", "zstd:+3", "zstd:"])
   func aCompressionThatDoesNotExistIsNamed(_ text: String) {
-    #expect(problems("compression: \"\(text)\"").contains("use none, zstd or zstd:1 to zstd:19"))
+    #expect(
+      problems("compression: \"\(text)\"").contains(
+        "use none, zstd, zstd:1 (fast) to zstd:19 (small), or zstd:-1 to zstd:-7 (fastest)"))
+  }
+
+  @Test(arguments: [("none", nil), ("zstd", 1), ("zstd:1", 1), ("zstd:19", 19), ("zstd:-1", -1), ("zstd:-7", -7)])
+  func everyCompressionIsReadAndReadsAgainAsItDescribesItself(_ text: String, level: Int?) throws {
+    let compression = try Profile(yaml: "compression: \"\(text)\"").compression
+    #expect(compression.level == level)
+    #expect(BatchCompression(compression.description) == compression)
   }
 
   @Test func theDefaultsAreSound() throws {

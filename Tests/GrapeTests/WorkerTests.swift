@@ -54,7 +54,7 @@ func shouting() -> Application {
       ])
   }
 
-  @Test(arguments: ["none", "zstd:1", "zstd:19"])
+  @Test(arguments: ["none", "zstd:1", "zstd:19", "zstd:-7"])
   func `packs what it emits as the node says`(compression: String) throws {
     let node = try FakeNode(
       shouting(), slots: ["in"], routes: testRoutes, limits: [.init("compression", .string(compression))])

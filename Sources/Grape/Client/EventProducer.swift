@@ -4,7 +4,8 @@ internal import GrapeWire
 /// What a producer does with its events.
 public struct ProducerConfiguration: Sendable {
   public var durability: AckDurability = .applicationDefault
-  /// zstd level, 1 to 19; nil: batches are not compressed.
+  /// zstd level: 1 (fast) to 19 (small), or -1 to -7, which are faster still and pack less; nil: batches are not
+  /// compressed.
   public var compressionLevel: Int32?
   /// Bytes of events collected, over all partitions, before they are sent as one frame.
   public var frameBytes = 512 * 1024

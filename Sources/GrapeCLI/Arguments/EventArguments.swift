@@ -53,7 +53,7 @@ func parseDurability(_ text: String) throws -> AckDurability {
 
 func parseCompression(_ text: String) throws -> BatchCompression {
   guard let compression = BatchCompression(text) else {
-    throw ValidationError("a compression is none, zstd, or zstd:1 to zstd:19")
+    throw ValidationError("a compression is one of \(BatchCompression.choices)")
   }
   return compression
 }

@@ -50,7 +50,7 @@ struct IngestCommand: ParsableCommand {
   var durability: AckDurability?
 
   @Option(
-    help: ArgumentHelp("none, zstd, or zstd:1 (fast) to zstd:19 (small).", valueName: "codec"),
+    help: ArgumentHelp("\(BatchCompression.choices).", valueName: "codec"),
     transform: parseCompression)
   var compression: BatchCompression?
 

@@ -74,7 +74,7 @@ extension FieldReader {
     if let compression = BatchCompression(name) {
       profile.compression = compression
     } else {
-      report(entry.mark, path, "\(name.quotedForMessage) is no compression: use none, zstd or zstd:1 to zstd:19")
+      report(entry.mark, path, "\(name.quotedForMessage) is no compression: use \(BatchCompression.choices)")
     }
   }
 

@@ -339,7 +339,7 @@ def _pack(items: List[tuple], now: int) -> List[bytes]:
 
 
 def _compression_level(text: str) -> int:
-    """zstd's level of `none`, `zstd` or `zstd:LEVEL`; 0 for none."""
+    """zstd's level of `none`, `zstd` or `zstd:LEVEL` (1 to 19, -1 to -7); 0, which is no LEVEL, for none."""
     codec, _, level = text.partition(":")
     if codec == "none":
         return 0
