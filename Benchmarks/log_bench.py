@@ -140,9 +140,12 @@ class Measurement:
 
 
 class Append(Measurement):
-    """100-byte values with 8-byte keys in batches of 64 KiB, plain and packed."""
+    """100-byte values with 8-byte keys in batches of 64 KiB, and packed JSON."""
 
     name = "append"
+    #: zstd's level, producers, target.
+    packings = ((1, 2, 1.0), (1, 1, None), (-3, 2, None), (-3, 1, None))
+    batch_kib = 256
 
     def once(self) -> dict[str, float]:
         mib = self.setting.scaled(384, 64)
@@ -153,24 +156,28 @@ class Append(Measurement):
         with self.setting.directory() as directory:
             usual = self.setting.append(directory, mib)
         packed = {}
-        for producers in (1, 2):
+        for level, producers, _ in self.packings:
             with self.setting.directory() as directory:
-                packed[producers] = self.setting.log("compress", directory, mib=self.setting.scaled(512, 64), producers=producers)
+                packed[level, producers] = self.setting.log(
+                    "compress", directory, mib=self.setting.scaled(512, 64), producers=producers, level=level, batch_kib=self.batch_kib
+                )
         after = self.setting.limit("append", self.setting.folder, mib)
 
         def raw(blocks: str) -> float:
             return (before[blocks]["bytesPerSecond"] + after[blocks]["bytesPerSecond"]) / 2
 
-        per_record = packed[1]["unpackedBytesPerRecord"]
-        return {
+        per_record = packed[1, 2]["unpackedBytesPerRecord"]
+        result = {
             "allocated": raw("allocated"), "grows": raw("grows"), "overwrites": raw("overwrites"),
             "same": same["bytesPerSecond"], "records": same["recordsPerSecond"], "group": same["bytesPerGroup"],
             "processor": same["writerProcessorSeconds"] / same["seconds"],
             "usual": usual["bytesPerSecond"], "usualRecords": usual["recordsPerSecond"], "usualGroup": usual["bytesPerGroup"],
-            "packed1": packed[1]["recordsPerSecond"], "packed2": packed[2]["recordsPerSecond"],
             "plainRecords": raw("allocated") / per_record, "plainGrowing": raw("grows") / per_record, "perRecord": per_record,
-            "packing": packed[1]["unpackedBytes"] / packed[1]["bytes"],
         }
+        for (level, producers), found in packed.items():
+            result[f"packed {level} {producers}"] = found["recordsPerSecond"]
+            result[f"packing {level}"] = found["unpackedBytes"] / found["bytes"]
+        return result
 
     def rows(self) -> Iterator[Row]:
         m = self.median
@@ -191,12 +198,14 @@ class Append(Measurement):
             self.ratio("usual", "allocated"),
         )
         yield Row("writer's thread, groups of 256 KiB", f"{m('processor') * 100:.0f} % of a core")
-        for producers, target in ((2, 1.0), (1, None)):
+        for level, producers, target in self.packings:
+            key = f"packed {level} {producers}"
             yield Row(
-                f"JSON of {m('perRecord'):.0f} bytes, zstd level 1, {producers} producer{'s' if producers > 1 else ''}",
-                f"{rate(m(f'packed{producers}'))} records/s (packed to 1/{m('packing'):.1f})",
-                f"raw loop without zstd, preallocated: {rate(m('plainRecords'))} records/s; growing: {rate(m('plainGrowing'))}",
-                self.ratio(f"packed{producers}", "plainRecords"), target,
+                f"JSON of {m('perRecord'):.0f} bytes in batches of {self.batch_kib} KiB, zstd level {level}, {producers} producer{'s' if producers > 1 else ''}",
+                f"{rate(m(key))} records/s (packed to 1/{m(f'packing {level}'):.1f})",
+                f"raw loop without zstd, preallocated: {rate(m('plainRecords'))} records/s; growing: {rate(m('plainGrowing'))}"
+                + self.spread(key, "plainRecords"),
+                self.ratio(key, "plainRecords"), target,
             )
 
 

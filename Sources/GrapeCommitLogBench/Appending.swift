@@ -76,7 +76,7 @@ enum Compressing {
     let driver = Driver(arguments.directory)
     let before = driver.log.statistics
     let events = Events(count: 40_000)
-    let batchBytes = arguments.integer("batch-kib", or: 128) << 10
+    let batchBytes = arguments.integer("batch-kib", or: 256) << 10
     let level = Int32(clamping: arguments.signed("level", or: 1))
     guard ZstdCompressor(level: level).level == level else { fail("--level: 1 to 19 or -1 to -7") }
     let sum = Mutex(Sum())

@@ -13,7 +13,7 @@ enum Bench {
       append      --batches FILE --mib N [--partitions N] [--in-flight N] [--group-kib N] [--segment-mib N]
                   durable appends of the record batches in FILE; --group-kib: most bytes per commit group
       compress    --mib N [--producers N] [--batch-kib N] [--level N]
-                  durable appends of JSON events in batches of N KiB (128), packed by each producer with that level of
+                  durable appends of JSON events in batches of N KiB (256), packed by each producer with that level of
                   zstd (1)
       latency     --count N [--assist 1]
                   durable appends of 256 bytes, one in flight; --assist: written by the thread that commits
