@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -235,4 +236,10 @@ pid_t grape_spawn(const char *path, char *const argv[], char *const envp[], cons
     return -1;
   }
   return child;
+}
+
+ssize_t grape_pread_cached(int fd, void *buffer, size_t size, off_t offset) {
+  struct iovec part = {buffer, size};
+  ssize_t count = preadv2(fd, &part, 1, offset, RWF_NOWAIT);
+  return count < 0 && (errno == EAGAIN || errno == EOPNOTSUPP || errno == EINVAL) ? 0 : count;
 }

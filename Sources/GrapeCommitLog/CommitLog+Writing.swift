@@ -76,14 +76,24 @@ extension CommitLog {
       try writer.write(group)
       count(syncNanoseconds: nil, assisting: assisting)
     } else {
-      try writer.write(group)
-      var took: Int64?
-      if group.durability == .disk { took = try synchronize() }
+      let took = try writeToItsDurability()
       count(syncNanoseconds: took, assisting: assisting)
       publish()
       answer(operations)
     }
     if let next = writer.segmentToPrepare() { prepare(next) }
+  }
+
+  /// Returns how long its synchronisation took, if there was one.
+  private func writeToItsDurability() throws(LogError) -> Int64? {
+    guard group.durability == .disk else {
+      try writer.write(group)
+      return nil
+    }
+    turns?.groupBegan()
+    defer { turns?.groupEnded() }
+    try writer.write(group)
+    return try synchronize()
   }
 
   /// Returns how long it took, nil if there was nothing to do.

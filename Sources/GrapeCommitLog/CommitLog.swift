@@ -20,6 +20,8 @@ public final class CommitLog: EventLog, @unchecked Sendable {
   let wake = ThreadSignal()
   let indexes: SegmentIndexes
   let reader: DiskReader
+  /// Nil if nothing goes on at the same time.
+  let turns: ReadTurns?
   let housekeeper: any JobQueue
   let cleaner: any JobQueue
   let preparer: SegmentPreparer
@@ -112,8 +114,9 @@ public final class CommitLog: EventLog, @unchecked Sendable {
       SharedState(state: opened.state, cache: TailCache(budget: options.tailCacheBytes), table: opened.table))
     queue = CommitQueue(byteLimit: options.queueBytes)
     indexes = SegmentIndexes(storage: storage, budget: options.indexCacheBytes)
+    turns = threads.areConcurrent ? ReadTurns(clock: clock) : nil
     reader = DiskReader(
-      indexes: indexes, jobs: threads.makeJobQueue(name: "log-reader", limit: options.readQueue),
+      indexes: indexes, jobs: threads.makeJobQueue(name: "log-reader", limit: options.readQueue), turns: turns,
       openFiles: options.openSegments)
     housekeeper = threads.makeJobQueue(name: "log-segments", limit: 16)
     let periodic = PeriodicMaintenance()

@@ -28,8 +28,9 @@ enum Bench {
       open        opens and closes
       victim      --batches FILE
                   appends until it is killed, and says after each MiB how much is durable
-      follow      --batches FILE --mib-per-second N
-                  replays the log at that pace while it is appended to
+      follow      [--batches FILE] [--in-flight N] [--mib-per-second N]
+                  appends, single records of 256 bytes unless there is a FILE, by turns alone and beside a replay of
+                  the log, as fast as it goes or at that pace
 
     """
 

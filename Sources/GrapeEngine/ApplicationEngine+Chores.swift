@@ -33,7 +33,11 @@ extension ApplicationEngine {
       completion: reactor.completion { [self] result in
         switch result {
         case .success(let read):
-          if read.batches.isEmpty { chores[index].readNothing(next: read.bounds.end) } else { chores[index].read(read.batches) }
+          if read.batches.isEmpty {
+            chores[index].readNothing(next: read.bounds.end)
+          } else {
+            chores[index].read(read.batches)
+          }
           schedulePump()
         case .failure(let error) where error.code == .offsetOutOfRange: skipWrites(index)
         case .failure(let error) where error.code == .closed || error.code == .noSuchTopic: break
@@ -53,7 +57,8 @@ extension ApplicationEngine {
       of: writesPartition(index),
       completion: reactor.completion { [self] result in
         guard case .success(let bounds) = result else { return chores[index].readNothing() }
-        note("error", "writes up to \(bounds.start) of \(name.writesTopic)/\(lanes[index].partition) are no longer kept")
+        note(
+          "error", "writes up to \(bounds.start) of \(name.writesTopic)/\(lanes[index].partition) are no longer kept")
         chores[index].readNothing(next: bounds.start)
         schedulePump()
       })
@@ -117,7 +122,9 @@ extension ApplicationEngine {
           do throws(WireError) {
             for write in try StateWrite.all(in: value) {
               let outcome: StateWrite.Outcome
-              do throws(StateError) { outcome = try run.run(write) } catch { throw WireError(.malformed, error.message) }
+              do throws(StateError) { outcome = try run.run(write) } catch {
+                throw WireError(.malformed, error.message)
+              }
               answer.u8(outcome.result.rawValue)
               answer.i64(outcome.size)
               if outcome.result == .done, !write.trigger.isEmpty { proposal.triggers.append((write.trigger, write)) }
@@ -179,7 +186,9 @@ extension ApplicationEngine {
     var arrivals: [Arrival] = []
     do throws(WireError) {
       transaction.appends = try changelogAppends(proposal.changes, lane: index)
-      for reply in proposal.replies { transaction.appends += self.reply(to: reply.address.unsafeBytes, reply.status, value: reply.value) }
+      for reply in proposal.replies {
+        transaction.appends += self.reply(to: reply.address.unsafeBytes, reply.status, value: reply.value)
+      }
       if let (append, arrival) = try triggered(proposal.triggers, lane: index) {
         transaction.appends.append(append)
         arrivals.append(arrival)
@@ -251,7 +260,9 @@ extension ApplicationEngine {
     let now = grape_realtime_ms()
     for (slot, write) in triggers {
       guard let number = slotNames.firstIndex(of: slot) else {
-        note("error", "a write of \(readable(write.key.unsafeBytes)) was to trigger \"\(slot)\", which is no slot any more")
+        note(
+          "error", "a write of \(readable(write.key.unsafeBytes)) was to trigger \"\(slot)\", which is no slot any more"
+        )
         continue
       }
       var headers = HeaderSection()

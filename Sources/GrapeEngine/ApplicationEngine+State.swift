@@ -67,7 +67,8 @@ extension ApplicationEngine {
     stateGates[index].failed()
     let attempt = stateAttempts[index, default: 0] + 1
     stateAttempts[index] = attempt
-    problem = "the state of partition \(lanes[index].partition) cannot be used: \(error.message); its events wait, and it is tried again"
+    problem =
+      "the state of partition \(lanes[index].partition) cannot be used: \(error.message); its events wait, and it is tried again"
     note("error", problem!)
     logger.error("state cannot be used", metadata: ["grape.app": "\(name)", "error": "\(error)"])
     let delay = min(Int64(60), 1 << Int64(min(attempt - 1, 6)))
@@ -106,10 +107,13 @@ extension ApplicationEngine {
     for partition in waiting {
       let lane = Int(partition)
       whenSettled[lane, default: []].append(
-        (stateGates[lane].unapplied, {
-          missing -= 1
-          if missing == 0 { body() }
-        }))
+        (
+          stateGates[lane].unapplied,
+          {
+            missing -= 1
+            if missing == 0 { body() }
+          }
+        ))
     }
   }
 
@@ -183,7 +187,8 @@ extension ApplicationEngine {
     }
     session.questions += 1
     environment.state.read(
-      changelog(Int(question.partition)), { (view, position) throws(StateError) in try question.answer(view, position) },
+      changelog(Int(question.partition)),
+      { (view, position) throws(StateError) in try question.answer(view, position) },
       completion: reactor.completion { [self] result in
         session.questions -= 1
         switch result {

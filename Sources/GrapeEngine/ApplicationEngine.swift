@@ -202,7 +202,8 @@ public final class ApplicationEngine {
   }
 
   func settleStop() {
-    guard state == .stopping, pool.count == 0, lanes.allSatisfy({ $0.delivery == nil }), !chores.contains(where: \.isBusy)
+    guard state == .stopping, pool.count == 0, lanes.allSatisfy({ $0.delivery == nil }),
+      !chores.contains(where: \.isBusy)
     else { return }
     state = .stopped
     let completions = whenStopped

@@ -49,7 +49,8 @@ public struct EngineEnvironment {
   public var launch: (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
 
   public init(
-    reactor: Reactor, gate: CommitGate, flusher: ConnectionFlusher, state: StateKeeper, node: String, replyTopic: String,
+    reactor: Reactor, gate: CommitGate, flusher: ConnectionFlusher, state: StateKeeper, node: String,
+    replyTopic: String,
     replyPartitions: Int32, eventLimit: Int, frameLimit: Int, batchLimit: Int, hopLimit: Int, logger: Logger,
     engine: @escaping (_ topic: String) -> ApplicationEngine?,
     launch: @escaping (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch

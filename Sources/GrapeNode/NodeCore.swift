@@ -57,7 +57,8 @@ final class NodeCore {
 
   private func environment() -> EngineEnvironment {
     EngineEnvironment(
-      reactor: reactor, gate: gate, flusher: flusher, state: state, node: configuration.name.text, replyTopic: calls.topic,
+      reactor: reactor, gate: gate, flusher: flusher, state: state, node: configuration.name.text,
+      replyTopic: calls.topic,
       replyPartitions: 1, eventLimit: configuration.eventLimit, frameLimit: FrameHeader.defaultLimit,
       batchLimit: batchLimit, hopLimit: configuration.hopLimit, logger: logger,
       engine: { [unowned self] topic in

@@ -40,7 +40,9 @@ public struct ChangelogBatches: ~Copyable {
     } catch {
       throw StateError(.corrupt, "the changelog cannot be read: \(error.message)")
     }
-    if let last = changes.last { self.position.fingerprint = StatePosition.fingerprint(key: last.key, value: last.entry) }
+    if let last = changes.last {
+      self.position.fingerprint = StatePosition.fingerprint(key: last.key, value: last.entry)
+    }
     if !isSorted { sort() }
   }
 
@@ -67,7 +69,8 @@ public struct ChangelogBatches: ~Copyable {
   }
 
   /// Checks a batch that is to enter a changelog: every record a full key with an entry or none, no headers. Returns its header.
-  public static func validate(_ batch: ByteSlice, checkingCRC: Bool, limit: Int) throws(WireError) -> RecordBatchHeader {
+  public static func validate(_ batch: ByteSlice, checkingCRC: Bool, limit: Int) throws(WireError) -> RecordBatchHeader
+  {
     try RecordBatch.validate(batch, checkingCRC: checkingCRC, limit: limit) { (record) throws(WireError) in
       do throws(StateError) {
         guard let key = record.key else { throw StateError(.invalidArgument, "a record has no key") }

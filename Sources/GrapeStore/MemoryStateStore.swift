@@ -83,7 +83,8 @@ public final class MemoryStateStore: StateStore {
 public final class MemoryStateStoreProvider: StateStoreProvider {
   public init() {}
   public func directory(of app: String) -> String? { nil }
-  public func open(_ app: String, partition: Int32, discarded: (String) -> Void) throws(StateError) -> (any StateStore)? {
+  public func open(_ app: String, partition: Int32, discarded: (String) -> Void) throws(StateError) -> (any StateStore)?
+  {
     nil
   }
   public func create(_ app: String, partition: Int32) throws(StateError) -> any StateStore { MemoryStateStore() }

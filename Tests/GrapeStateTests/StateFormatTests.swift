@@ -25,7 +25,8 @@ struct StateFormatTests {
     }
     #expect(throws: StateError.self) { try StateKey([]) }
     #expect(throws: StateError.self) { try StateKey([UInt8](repeating: 0, count: 481)) }
-    #expect(try StateKey(store: String(repeating: "a", count: 30), [UInt8](repeating: 0, count: 480)).bytes.count == 511)
+    #expect(
+      try StateKey(store: String(repeating: "a", count: 30), [UInt8](repeating: 0, count: 480)).bytes.count == 511)
     for bytes: [UInt8] in [[], [0], [1], [1, 0x41, 1], [200, 1, 1], [1, 0xff, 1]] {
       #expect(throws: StateError.self) { try StateKey(full: ByteSlice(bytes)) }
     }
@@ -41,7 +42,8 @@ struct StateFormatTests {
 
   @Test("an entry gives back value, expiry and tags")
   func entries() throws {
-    for (expiry, tags) in [(nil, []), (5, []), (nil, ["b", "a", "b"]), (Int64.max, ["ä", "z"])] as [(Int64?, [String])] {
+    for (expiry, tags) in [(nil, []), (5, []), (nil, ["b", "a", "b"]), (Int64.max, ["ä", "z"])] as [(Int64?, [String])]
+    {
       let bytes = try StateEntry.encoded([1, 2, 3], expiry: expiry, tags: tags)
       let entry = try StateEntry(bytes.unsafeBytes)
       #expect(Array(entry.value) == [1, 2, 3])

@@ -51,7 +51,9 @@ struct StateMapTests {
         #expect(seen == (descending ? [3, 30, 2, 20, 1, 10] : [1, 10, 2, 20, 3, 30]))
       }
       var tagged: [UInt8] = []
-      try reader.keys(store: "", tag: "x") { tagged.append($0[0]); return true }
+      try reader.keys(store: "", tag: "x") {
+        tagged.append($0[0]); return true
+      }
       #expect(tagged == [2, 3])
       #expect(try reader.firstExpiry() == 7)
       reader.end()
@@ -59,7 +61,11 @@ struct StateMapTests {
       try Self.set(environment, [([3], try StateEntry.encoded([31], tags: ["z"])), ([2], nil), ([9], nil)])
       try reader.begin()
       tagged = []
-      for tag in ["x", "y", "z"] { try reader.keys(store: "", tag: tag) { tagged.append($0[0]); return true } }
+      for tag in ["x", "y", "z"] {
+        try reader.keys(store: "", tag: tag) {
+          tagged.append($0[0]); return true
+        }
+      }
       #expect(tagged == [3])
       #expect(try reader.firstExpiry() == nil)
       #expect(try reader.count() == 2)

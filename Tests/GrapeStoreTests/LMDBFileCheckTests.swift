@@ -25,7 +25,8 @@ struct LMDBFileCheckTests {
       let sorted = changes.sorted { $0.key < $1.key }
       try store.apply(
         sorted.map { StateChange(key: $0.key.bytes.unsafeBytes, entry: $0.value?.unsafeBytes) },
-        position: StatePosition(processed: Int64(round), changelog: Int64(round), lastOffset: Int64(round), fingerprint: 1))
+        position: StatePosition(
+          processed: Int64(round), changelog: Int64(round), lastOffset: Int64(round), fingerprint: 1))
       withExtendedLifetime(sorted) {}
     }
   }

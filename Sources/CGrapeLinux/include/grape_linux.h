@@ -52,6 +52,8 @@ int grape_rename_new(const char *from, const char *to);
 /// Bytes that this process may still write to the file system of the path; -1 and errno on failure.
 int64_t grape_available_bytes(const char *path);
 int grape_open(const char *path, int flags, mode_t mode);
+/// As pread, but only what the page cache has: 0 if that is nothing, or cannot be told on this file system.
+ssize_t grape_pread_cached(int fd, void *buffer, size_t size, off_t offset);
 
 // Names the calling thread (at most 15 bytes), for profiles and debuggers.
 void grape_name_thread(const char *name);

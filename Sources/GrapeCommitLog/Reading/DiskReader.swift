@@ -39,14 +39,23 @@ final class DiskReader: @unchecked Sendable {
 
   private let indexes: SegmentIndexes
   private let jobs: any JobQueue
+  private let turns: ReadTurns?
   // Only the jobs touch what follows, which is what makes the class safe to share.
-  private var files: [Segment.Key: (segment: Segment, file: any SegmentFile)] = [:]
+  private var files: [Segment.Key: OpenFile] = [:]
   private var uses: [Segment.Key] = []
   private let openLimit: Int
 
-  init(indexes: SegmentIndexes, jobs: any JobQueue, openFiles: Int) {
+  private struct OpenFile {
+    let segment: Segment
+    let file: any SegmentFile
+    var readsAhead = true
+  }
+
+  /// `turns`: who else uses the disk; nil: nobody.
+  init(indexes: SegmentIndexes, jobs: any JobQueue, turns: ReadTurns?, openFiles: Int) {
     self.indexes = indexes
     self.jobs = jobs
+    self.turns = turns
     self.openLimit = openFiles
   }
 
@@ -160,7 +169,7 @@ final class DiskReader: @unchecked Sendable {
     let block = ByteStorage(capacity: count)
     let target = UnsafeMutableRawBufferPointer(start: block.base, count: count)
     do throws(LogError) {
-      guard try file.read(into: target, at: start - segment.base) == count else {
+      guard try read(file, segment.key, into: target, at: start - segment.base) == count else {
         throw LogError(
           .corrupt,
           "\(file.path): ends before byte \(start - segment.base + Int64(count)), which \(request.partition) needs; "
@@ -174,6 +183,43 @@ final class DiskReader: @unchecked Sendable {
     } catch {
       throw .failed(error)
     }
+  }
+
+  /// Reads as the writer leaves room for it. Returns fewer bytes only at the file's end.
+  private func read(
+    _ file: any SegmentFile, _ key: Segment.Key, into target: UnsafeMutableRawBufferPointer, at offset: Int64
+  ) throws(LogError) -> Int {
+    var done = 0
+    while done < target.count {
+      let rest = UnsafeMutableRawBufferPointer(rebasing: target[done...])
+      let place = offset + Int64(done)
+      guard let turns, !turns.isFree else {
+        setReadAhead(true, file, key)
+        return done + (try file.read(into: rest, at: place))
+      }
+      setReadAhead(false, file, key)
+      // What is in memory, perhaps by an earlier piece, takes nothing from anybody.
+      let cached = try file.readCached(into: rest, at: place)
+      done += cached
+      if cached == rest.count { break }
+      let count = min(rest.count - cached, ReadPacing.pieceBytes)
+      let piece = UnsafeMutableRawBufferPointer(rebasing: rest[cached..<cached + count])
+      let result = turns.takeTurn { () -> Result<Int, LogError> in
+        Result { () throws(LogError) in
+          try file.readPiece(into: piece, of: ReadPacing.pieceBytes, at: place + Int64(cached))
+        }
+      }
+      let got = try result.get()
+      done += got
+      if got < count { break }
+    }
+    return done
+  }
+
+  private func setReadAhead(_ isOn: Bool, _ file: any SegmentFile, _ key: Segment.Key) {
+    guard files[key]?.readsAhead == !isOn else { return }
+    file.setReadAhead(isOn)
+    files[key]?.readsAhead = isOn
   }
 
   /// Bytes may decay after they were written: what goes out is what came in, or an error.
@@ -205,7 +251,7 @@ final class DiskReader: @unchecked Sendable {
     }
     if files.count >= openLimit { files.removeValue(forKey: uses.removeFirst())?.file.close() }
     let file = try indexes.open(segment)
-    files[segment.key] = (segment, file)
+    files[segment.key] = OpenFile(segment: segment, file: file)
     uses.append(segment.key)
     return file
   }

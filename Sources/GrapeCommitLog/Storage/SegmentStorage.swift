@@ -49,6 +49,18 @@ package protocol SegmentFile: AnyObject, Sendable {
   /// Reads as much as there is of `bytes.count` bytes: fewer only at the file's end.
   func read(into bytes: UnsafeMutableRawBufferPointer, at offset: Int64) throws(LogError) -> Int
 
+  /// As `read`, but only what is to be had without the disk, which may be nothing.
+  func readCached(into bytes: UnsafeMutableRawBufferPointer, at offset: Int64) throws(LogError) -> Int
+
+  /// As `read`, and what lies behind is brought into memory as well, up to `count` bytes from `offset` on: not
+  /// more, whatever `setReadAhead` says. Returns when all of it is there.
+  func readPiece(
+    into bytes: UnsafeMutableRawBufferPointer, of count: Int, at offset: Int64
+  ) throws(LogError) -> Int
+
+  /// Whether reads may bring in more of the file than they ask for, as they do by default.
+  func setReadAhead(_ isOn: Bool)
+
   /// Makes what was written durable, and what is needed to read it back.
   func synchronize() throws(LogError)
 
@@ -75,4 +87,15 @@ package struct LogClock: Sendable {
     self.wallMilliseconds = wallMilliseconds
     self.monotonicNanoseconds = monotonicNanoseconds
   }
+}
+
+/// For files that have no cache before them and no read-ahead.
+extension SegmentFile {
+  package func readCached(into bytes: UnsafeMutableRawBufferPointer, at offset: Int64) throws(LogError) -> Int { 0 }
+
+  package func readPiece(
+    into bytes: UnsafeMutableRawBufferPointer, of count: Int, at offset: Int64
+  ) throws(LogError) -> Int { try read(into: bytes, at: offset) }
+
+  package func setReadAhead(_ isOn: Bool) {}
 }

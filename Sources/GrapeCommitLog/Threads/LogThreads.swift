@@ -6,6 +6,9 @@ package protocol LogThreads: Sendable {
     step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void,
     isWoken: @escaping @Sendable () -> Bool)
 
+  /// True if reads and commits happen at the same time, so that they compete for the disk.
+  var areConcurrent: Bool { get }
+
   /// A queue for jobs that are done one after the other, at most `limit` waiting besides
   /// those taken already.
   func makeJobQueue(name: String, limit: Int) -> any JobQueue
@@ -17,6 +20,9 @@ package protocol LogThreads: Sendable {
 }
 
 extension LogThreads {
+  /// Steps taken one after the other.
+  package var areConcurrent: Bool { false }
+
   /// Without a clock of its own nothing happens by itself.
   package func makeJobQueue(
     name: String, limit: Int, every nanoseconds: Int64, tick: @escaping @Sendable () -> Void
@@ -43,6 +49,8 @@ package protocol JobQueue: Sendable {
 
 /// The threads of a real log.
 struct SystemThreads: LogThreads {
+  var areConcurrent: Bool { true }
+
   func runWriter(
     step: @escaping @Sendable () -> WriterStep, wait: @escaping @Sendable () -> Void,
     isWoken: @escaping @Sendable () -> Bool

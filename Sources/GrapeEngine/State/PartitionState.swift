@@ -147,7 +147,8 @@ final class PartitionState {
         case .failure(let error): restore.completion(.failure(StateError(error)))
         case .success(let bounds):
           if let position = store?.position, position.lastOffset >= 0 {
-            return startOver(restore, "its changelog begins at \(bounds.start), behind its position \(position.changelog)")
+            return startOver(
+              restore, "its changelog begins at \(bounds.start), behind its position \(position.changelog)")
           }
           do throws(StateError) {
             let store = try openOrCreate()
@@ -190,7 +191,9 @@ final class PartitionState {
       return restore.completion(.failure(error))
     }
     isReady = true
-    do throws(StateError) { restore.completion(.success(try nextExpiry())) } catch { restore.completion(.failure(error)) }
+    do throws(StateError) { restore.completion(.success(try nextExpiry())) } catch {
+      restore.completion(.failure(error))
+    }
   }
 
   // MARK: Following

@@ -72,7 +72,8 @@ public final class StateKeeper: @unchecked Sendable {
 
   /// Runs `body` on the state of one moment, and the position it has; the view is nil before anything was written.
   func read<Value: Sendable>(
-    _ changelog: TopicPartition, _ body: @escaping @Sendable ((any StateView)?, StatePosition) throws(StateError) -> Value,
+    _ changelog: TopicPartition,
+    _ body: @escaping @Sendable ((any StateView)?, StatePosition) throws(StateError) -> Value,
     completion: @escaping @Sendable (Result<Value, StateError>) -> Void
   ) {
     let accepted = thread.post { [self] in

@@ -20,7 +20,9 @@ struct StateQuestion: Sendable {
   init(_ body: ByteSlice) throws(WireError) {
     var reader = ByteReader(body.unsafeBytes)
     let code = try reader.u8()
-    guard let operation = Operation(rawValue: code) else { throw WireError(.malformed, "operation \(code): 1 to 3 is legal") }
+    guard let operation = Operation(rawValue: code) else {
+      throw WireError(.malformed, "operation \(code): 1 to 3 is legal")
+    }
     self.operation = operation
     isDescending = try reader.u8() & 1 != 0
     _ = try reader.u16()
@@ -41,7 +43,9 @@ struct StateQuestion: Sendable {
     if operation != .get {
       guard let end, self.key <= end else { throw WireError(.malformed, "the range ends before it begins") }
     }
-    guard (operation == .find) == !tags.isEmpty else { throw WireError(.malformed, "tags are for find, which needs some") }
+    guard (operation == .find) == !tags.isEmpty else {
+      throw WireError(.malformed, "tags are for find, which needs some")
+    }
     if maxBytes == 0 { maxBytes = Self.mostBytes }
     if limit == 0 { limit = .max }
   }

@@ -58,7 +58,9 @@ extension AdminService {
         throw StatusError(.badRequest, "\"next\": \(error.message)")
       }
     }
-    let read = { [self] in gather(query, engine, partitions: first..<partitions.upperBound, into: StateListing(), respond) }
+    let read = { [self] in
+      gather(query, engine, partitions: first..<partitions.upperBound, into: StateListing(), respond)
+    }
     guard isLinearizable else { return read() }
     try wait(for: engine, partitions, within: request, respond, then: read)
   }
@@ -70,7 +72,9 @@ extension AdminService {
     guard let partition = partitions.first, !listing.isFull(query) else {
       return respond(.success((listing.json(next: partitions.first), listing.values)))
     }
-    engine.readState(partition, { (view) throws(StateError) in try query.run(on: view, partition: partition, from: listing) }) {
+    engine.readState(
+      partition, { (view) throws(StateError) in try query.run(on: view, partition: partition, from: listing) }
+    ) {
       [self] result in
       switch result {
       case .failure(let error): respond(.failure(StatusError(error)))
@@ -78,7 +82,8 @@ extension AdminService {
         if listing.isCut { return respond(.success((listing.json(next: nil), listing.values))) }
         var rest = query
         rest.resumed = nil
-        gather(rest, engine, partitions: partitions.dropFirst().startIndex..<partitions.upperBound, into: listing, respond)
+        gather(
+          rest, engine, partitions: partitions.dropFirst().startIndex..<partitions.upperBound, into: listing, respond)
       }
     }
   }
@@ -271,7 +276,8 @@ extension AdminService {
   ) throws(StatusError) -> Int64? {
     guard let value = json[member], value != .null else { return nil }
     guard let number = value.int, range.contains(number) else {
-      throw StatusError(.badRequest, "\"\(member)\" is \(value.text); \(range.lowerBound) to \(range.upperBound) is possible")
+      throw StatusError(
+        .badRequest, "\"\(member)\" is \(value.text); \(range.lowerBound) to \(range.upperBound) is possible")
     }
     return number
   }
@@ -289,7 +295,8 @@ extension AdminService {
     if let text = json[member]?.string { return Array(text.utf8) }
     guard let digits = json[member + "Hex"]?.string else { return nil }
     guard let bytes = [UInt8](hexadecimal: digits) else {
-      throw StateError(.invalidArgument, "\"\(member)Hex\" is \"\(digits)\": an even number of hexadecimal digits is possible")
+      throw StateError(
+        .invalidArgument, "\"\(member)Hex\" is \"\(digits)\": an even number of hexadecimal digits is possible")
     }
     return bytes
   }

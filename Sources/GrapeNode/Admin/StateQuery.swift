@@ -86,8 +86,12 @@ struct StateListing: Sendable {
       return false
     }
     let full = try StateKey(full: ByteSlice(copying: key))
-    var members: [JSONValue.Member] = [.init("partition", JSONValue(partition)), .init("keyHex", .string(full.key.hexadecimal))]
-    if let text = String(validating: full.key.unsafeBytes, as: UTF8.self) { members.append(.init("key", .string(text))) }
+    var members: [JSONValue.Member] = [
+      .init("partition", JSONValue(partition)), .init("keyHex", .string(full.key.hexadecimal)),
+    ]
+    if let text = String(validating: full.key.unsafeBytes, as: UTF8.self) {
+      members.append(.init("key", .string(text)))
+    }
     members.append(.init("size", JSONValue(entry.value.count)))
     if let expiry = entry.expiry { members.append(.init("expiresMs", .int(expiry))) }
     if entry.hasTags { members.append(.init("tags", JSONValue(strings: entry.tags))) }

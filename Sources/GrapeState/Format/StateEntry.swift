@@ -49,7 +49,8 @@ public struct StateEntry {
         for _ in 0..<count {
           let length = Int(try reader.u8())
           let tag = try reader.bytes(length)
-          guard (1...StateLimits.tag).contains(length), precedes(previous, tag), String(validating: tag, as: UTF8.self) != nil
+          guard (1...StateLimits.tag).contains(length), precedes(previous, tag),
+            String(validating: tag, as: UTF8.self) != nil
           else { throw WireError(.malformed, "tags are 1 to \(StateLimits.tag) bytes of UTF-8, ascending") }
           previous = tag
         }

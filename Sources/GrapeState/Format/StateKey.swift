@@ -55,7 +55,9 @@ public struct StateKey: Hashable, Sendable, Comparable, CustomStringConvertible 
 
   private var prefixCount: Int { 1 + Int(bytes.unsafeBytes[0]) }
 
-  public static func < (left: StateKey, right: StateKey) -> Bool { precedes(left.bytes.unsafeBytes, right.bytes.unsafeBytes) }
+  public static func < (left: StateKey, right: StateKey) -> Bool {
+    precedes(left.bytes.unsafeBytes, right.bytes.unsafeBytes)
+  }
 
   public var description: String {
     let name = store.isEmpty ? "" : "\(store)/"
@@ -77,7 +79,9 @@ public struct StateKey: Hashable, Sendable, Comparable, CustomStringConvertible 
 
   /// `invalidArgument` or `tooLarge` unless the key has 1 to 480 bytes.
   public static func check(_ key: UnsafeRawBufferPointer) throws(StateError) {
-    guard !key.isEmpty else { throw StateError(.invalidArgument, "the key is empty: 1 to \(StateLimits.key) bytes are legal") }
+    guard !key.isEmpty else {
+      throw StateError(.invalidArgument, "the key is empty: 1 to \(StateLimits.key) bytes are legal")
+    }
     guard key.count <= StateLimits.key else {
       throw StateError(.tooLarge, "the key \(readable(key)) has \(key.count) bytes, \(StateLimits.key) are allowed")
     }
@@ -87,7 +91,9 @@ public struct StateKey: Hashable, Sendable, Comparable, CustomStringConvertible 
   public static func split(_ full: UnsafeRawBufferPointer) throws(StateError) -> Int {
     guard let length = full.first.map(Int.init), full.count > 1 + length, full.count <= 1 + length + StateLimits.key,
       let name = String(validating: full[1..<1 + length], as: UTF8.self)
-    else { throw StateError(.corrupt, "\(readable(full)) is no full key: the length of the store's name, the name, a key") }
+    else {
+      throw StateError(.corrupt, "\(readable(full)) is no full key: the length of the store's name, the name, a key")
+    }
     try check(store: name)
     return 1 + length
   }

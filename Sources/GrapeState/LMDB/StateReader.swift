@@ -217,7 +217,9 @@ package final class StateReader {
     var value = MDB_val()
     var code = mdb_cursor_get(opened, &key, &value, MDB_FIRST)
     while code == 0 {
-      guard key.mv_size == 8 else { throw StateError(.corrupt, "an expiry in \(environment.path) has \(key.mv_size) bytes") }
+      guard key.mv_size == 8 else {
+        throw StateError(.corrupt, "an expiry in \(environment.path) has \(key.mv_size) bytes")
+      }
       let time = Int64(bigEndian: LMDB.bytes(key).loadUnaligned(as: Int64.self))
       guard try body(time, LMDB.bytes(value)) else { return }
       code = mdb_cursor_get(opened, &key, &value, MDB_NEXT)

@@ -111,7 +111,8 @@ package struct StateWriter: ~Copyable {
   /// Makes the changes true, together with the position they lead to.
   package consuming func commit(_ position: StatePosition) throws(StateError) {
     let encoded = position.encoded
-    var name = LMDB.value(UnsafeRawBufferPointer(start: Self.positionKey.utf8Start, count: Self.positionKey.utf8CodeUnitCount))
+    var name = LMDB.value(
+      UnsafeRawBufferPointer(start: Self.positionKey.utf8Start, count: Self.positionKey.utf8CodeUnitCount))
     var value = LMDB.value(encoded.unsafeBytes)
     try check(mdb_put(transaction, environment.databases.meta, &name, &value, 0))
     withExtendedLifetime(encoded) {}
