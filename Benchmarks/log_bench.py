@@ -339,7 +339,6 @@ class Size(Measurement):
         super().__init__(*words)
         self.full: Optional[pathlib.Path] = None
         self.bytes = 0.0
-        self.following: dict[str, float] = {}
 
     def fill(self) -> pathlib.Path:
         if self.full is None:
@@ -391,9 +390,6 @@ class Size(Measurement):
             victim.wait()
             victim.stdout.close()
 
-    def last(self) -> None:
-        self.following = self.setting.log("follow", self.fill(), batches=self.setting.batches, mib_per_second=300)
-
     def rows(self) -> Iterator[Row]:
         m, much = self.median, f"{self.bytes / GIB:.1f} GiB"
         yield Row(
@@ -414,20 +410,57 @@ class Size(Measurement):
                 f"opening the log of {much} {what}, nothing in the page cache", f"{m(name):.0f} ms", f"target {most:,} ms",
                 m(name) / most, 1.0, at_most=True,
             )
-        f = self.following
+
+
+class Beside(Measurement):
+    """Appends beside somebody who reads a log from the disk as fast as it goes, second by second in turns with appends alone."""
+
+    name = "beside"
+    #: About the group that the log makes of what waits.
+    write_kib = 1_536
+
+    def once(self) -> dict[str, float]:
+        result: dict[str, float] = {}
+
+        def keep(name: str, found: dict) -> None:
+            result.update({f"{name} {key}": value for key, value in found.items() if isinstance(value, (int, float))})
+
+        with self.setting.directory() as directory:
+            self.setting.append(directory, self.setting.scaled(3_072, 512))
+            self.setting.drop(directory)
+            keep("raw", self.setting.limit("beside", self.setting.folder, self.write_kib, *sorted((directory / "log").glob("*.log"))))
+            self.setting.drop(directory)
+            keep("lone", self.setting.log("follow", directory, in_flight=1))
+            self.setting.drop(directory)
+            keep("bulk", self.setting.log("follow", directory, batches=self.setting.batches))
+        return result
+
+    def rows(self) -> Iterator[Row]:
+        m = self.median
+
+        def spread(name: str) -> str:
+            found = [result[f"{name} ratio"] for result in self.results]
+            return f" (ratios {min(found):.2f} to {max(found):.2f})" if len(found) > 1 else ""
+
+        for name, what in (("bulk", "durable append, 64 KiB at a time"), ("lone", "durable append of 256 bytes, one in flight,")):
+            yield Row(
+                f"{what} beside a replay from the disk at {size(m(name + ' replayBytesPerSecond'))}/s",
+                f"{size(m(name + ' besideBytesPerSecond'))}/s" if name == "bulk" else f"{rate(m('lone besideAppendsPerSecond'))} appends/s",
+                (f"alone: {size(m(name + ' aloneBytesPerSecond'))}/s" if name == "bulk" else f"alone: {rate(m('lone aloneAppendsPerSecond'))} appends/s") + spread(name),
+                m(f"{name} ratio"), 0.85,
+            )
         yield Row(
-            f"memory while {size(f['replayedBytes'])} are replayed at {size(f['replayBytesPerSecond'])}/s beside appends",
-            f"at most {size(f['residentMostBytes'])}", f"before: {size(f['residentBeforeBytes'])}",
-            f["residentMostBytes"] / f["residentBeforeBytes"],
+            f"the machine's own: pwrite + fdatasync beside dd at {size(m('raw readBytesPerSecond'))}/s", f"{size(m('raw besideBytesPerSecond'))}/s",
+            f"alone: {size(m('raw aloneBytesPerSecond'))}/s{spread('raw')}", m("raw ratio"),
         )
         yield Row(
-            "durable append beside that replay", f"{size(f['besideBytesPerSecond'])}/s", f"alone: {size(f['aloneBytesPerSecond'])}/s",
-            f["besideBytesPerSecond"] / f["aloneBytesPerSecond"],
+            "memory while a log is replayed beside appends", f"at most {size(m('bulk residentMostBytes'))}",
+            f"before: {size(m('bulk residentBeforeBytes'))}", self.ratio("bulk residentMostBytes", "bulk residentBeforeBytes"),
         )
 
 
 #: In the order of the report; short appends first, since bulk writes leave the disk busy for a while.
-MEASUREMENTS: list[type[Measurement]] = [Latency, Append, Replay, Partitions, Size]
+MEASUREMENTS: list[type[Measurement]] = [Latency, Append, Replay, Partitions, Beside, Size]
 
 
 # The report
@@ -511,7 +544,7 @@ def arguments() -> argparse.Namespace:
 
 def check_space(given: argparse.Namespace) -> None:
     """Replaying beside appends writes as much again, or more; ends the program if there is no room for it."""
-    needed = (3 * given.prefill + 6) * GIB
+    needed = max(2 * given.prefill + 6, 18) * GIB
     free = shutil.disk_usage(given.directory).free
     if free < needed:
         sys.exit(f"log_bench.py: {size(free)} are free in {given.directory}, up to {size(needed)} are needed: give a smaller --prefill")
