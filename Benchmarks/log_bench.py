@@ -472,7 +472,10 @@ TRIES = 6
 
 
 class Others:
-    """What other processes take of the processors while a measurement runs: everything less what our children took."""
+    """What other processes take of the processors while a measurement runs: everything less what our children took.
+
+    Processes of low priority (nice) do not count: they take what nobody else wants.
+    """
 
     def __init__(self) -> None:
         self.used, self.all = self.processors()
@@ -482,7 +485,7 @@ class Others:
     def processors() -> tuple[float, float]:
         fields = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         ticks = os.sysconf("SC_CLK_TCK")
-        return (sum(fields) - fields[3] - fields[4]) / ticks, sum(fields) / ticks
+        return (sum(fields) - fields[1] - fields[3] - fields[4]) / ticks, sum(fields) / ticks
 
     @staticmethod
     def children() -> float:
@@ -514,7 +517,7 @@ def report(rows: list[Row], missing: list[str], setting: Setting, busy: float) -
         "`BENCH='--calm 20'` waits until other processes take less than a fifth of the processors and repeats rounds in which they took more.", "",
         f"* Machine: {bench.machine()}",
         f"* {time.strftime('%Y-%m-%d', time.gmtime())}, {setting.repeat} rounds" + (", quick run: figures are rough" if setting.quick else "")
-        + f"; other processes and the kernel's own threads took at most {busy * 100:.0f} % of the processors meanwhile",
+        + f"; other processes and the kernel's own threads took at most {busy * 100:.0f} % of the processors meanwhile, not counting low priority",
         "", *bench.table(rows), "",
     ]
     if missing:
