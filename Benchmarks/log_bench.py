@@ -105,7 +105,7 @@ class Setting:
 
 
 class Measurement:
-    """One subject. `once` is called once per round, `last` after all of them, `rows` in the end."""
+    """One subject. `once` is called once per round, `rows` in the end."""
 
     name = ""
 
@@ -120,9 +120,6 @@ class Measurement:
 
     def once(self) -> dict[str, float]:
         raise NotImplementedError
-
-    def last(self) -> None:
-        pass
 
     def rows(self) -> Iterator[Row]:
         raise NotImplementedError
@@ -558,7 +555,7 @@ def measure(given: argparse.Namespace, setting: Setting, stack: contextlib.ExitS
     failed: dict[str, str] = {}
     most = 0.0
 
-    def attempt(subject: Measurement, last: bool) -> None:
+    def attempt(subject: Measurement) -> None:
         nonlocal most
         best: Optional[tuple[float, Any]] = None
         for _ in range(TRIES if setting.calm < 1 else 1):
@@ -566,7 +563,7 @@ def measure(given: argparse.Namespace, setting: Setting, stack: contextlib.ExitS
                 Others.wait_for_calm(setting)
             others = Others()
             try:
-                result = subject.last() if last else subject.once()
+                result = subject.once()
             except (Unmeasured, subprocess.TimeoutExpired):
                 # A disturbed round is better than none.
                 if best is None:
@@ -580,17 +577,15 @@ def measure(given: argparse.Namespace, setting: Setting, stack: contextlib.ExitS
                 break
         share, result = best
         most = max(most, share)
-        if not last:
-            subject.results.append(result)
+        subject.results.append(result)
 
-    for number in range(setting.repeat + 1):
-        last = number == setting.repeat
-        print("at last" if last else f"round {number + 1} of {setting.repeat}", file=sys.stderr)
+    for number in range(setting.repeat):
+        print(f"round {number + 1} of {setting.repeat}", file=sys.stderr)
         for subject in chosen:
-            if subject.name in failed or last and type(subject).last is Measurement.last:
+            if subject.name in failed:
                 continue
             try:
-                attempt(subject, last)
+                attempt(subject)
             except (Unmeasured, subprocess.TimeoutExpired, KeyError, ValueError, OSError) as error:
                 failed[subject.name] = f"{subject.name}: {type(error).__name__}: {error}"
                 print(f"  {failed[subject.name]}", file=sys.stderr)
