@@ -24,7 +24,7 @@ struct ReadPacing {
   /// Longest wait for a turn.
   static let patience: Int64 = 100_000_000
   /// Part of the time of a busy writer that reads may take, in percent.
-  static let sharePercent: Int64 = 10
+  static let sharePercent: Int64 = 5
   /// Most credit that is kept for later: two pieces' worth on a disk that is not fast.
   private static let mostCredit: Int64 = 2_000_000
   /// Most that is owed: what comes in while patience lasts.
