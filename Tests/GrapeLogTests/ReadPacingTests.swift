@@ -155,7 +155,8 @@ private struct Course {
     right.groupEnded(at: 6 * millisecond)
     wrong.groupEnded(at: 6 * millisecond)
     #expect(
-      right.turn(at: 7 * millisecond, asked: 7 * millisecond) == wrong.turn(at: 7 * millisecond, asked: 4 * millisecond))
+      right.turn(at: 7 * millisecond, asked: 7 * millisecond) == wrong.turn(at: 7 * millisecond, asked: 4 * millisecond)
+    )
   }
 
   @Test("a replay from the disk reaches its end beside a writer that never rests", .timeLimit(.minutes(2)))
