@@ -117,7 +117,7 @@ let package = Package(
         "Grape", "GrapeCLI", "GrapeCore", "GrapeWire", "CGrapeLinux",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], path: "Tests/ClientTests"),
-    .testTarget(name: "GrapeTests", dependencies: ["Grape", "GrapeCore", "GrapeWire"]),
+    .testTarget(name: "GrapeTests", dependencies: ["Grape", "GrapeCore", "GrapeState", "GrapeWire"]),
     .testTarget(
       name: "GrapeEngineTests",
       dependencies: [
