@@ -37,6 +37,8 @@ final class FakeNode {
   let worker: Worker
   let ending = Ending()
   private(set) var hello = JSONValue.null
+  /// What the worker said while answers were given.
+  private(set) var logs: [JSONValue] = []
   private var buffer: [UInt8] = []
   private var nextID: UInt64 = 100
 
@@ -204,6 +206,26 @@ final class FakeNode {
   }
 
   func result() throws -> ResultFrame { try ResultFrame(try read(.result)) }
+
+  /// The next RESULT; answers questions about state until it comes.
+  func resultAnswering(_ base: (Int32) -> MemoryBase) throws -> ResultFrame {
+    while true {
+      let frame = try read()
+      switch frame.header.type {
+      case .result: return try ResultFrame(frame)
+      case .state: try answer(frame, base)
+      case .log: logs.append(frame.json)
+      case .heartbeat: try send(.heartbeat, id: 0, frame.body.array)
+      case let type: throw Failure(description: "\(type) where RESULT is expected")
+      }
+    }
+  }
+
+  /// Answers a question about state.
+  func answer(_ question: Frame, _ base: (Int32) -> MemoryBase) throws {
+    #expect(question.header.type == .state && question.header.id > 0)
+    try send(.stated, id: question.header.id, try TestAuthority.answer(question.body, base).array)
+  }
 }
 
 /// A RESULT frame, taken apart.
