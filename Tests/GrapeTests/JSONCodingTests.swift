@@ -113,22 +113,22 @@ private struct Handmade: Codable, Equatable {
     #expect(try JSONValue(encoding: dictionary).text == JSONValue(encoding: reversed).text)
   }
 
+  private func refusal<Value: Decodable>(_ text: String, _ type: Value.Type) -> String? {
+    let error = #expect(throws: JSONCodingFailure.self) { _ = try JSONValue(parsing: text).decoded(as: type) }
+    return error?.text
+  }
+
   @Test func `what does not fit is refused, with its place`() throws {
-    func failure(_ text: String, _ type: (some Decodable).Type) -> String? {
-      do {
-        _ = try JSONValue(parsing: text).decoded(as: type)
-        return nil
-      } catch {
-        return "\((error as? JSONCodingFailure)?.text ?? "\(error)")"
-      }
-    }
-    #expect(failure("[1,true]", [Int].self)?.hasPrefix("1: true or false where a whole number") == true)
-    #expect(failure("300", Int8.self)?.contains("-128 to 127") == true)
-    #expect(failure("-1", UInt.self) != nil && failure("1.5", Int.self) != nil && failure("5.0", Int.self) == nil)
-    #expect(failure(#"{"name":5}"#, Everything.Inner.self)?.hasPrefix("name: ") == true)
-    #expect(failure("{}", Everything.Inner.self)?.contains("\"name\"") == true)
-    #expect(failure(#""blue""#, Everything.Colour.self) != nil)
-    #expect(failure("[]", [String: Int].self) != nil && failure("null", Int.self) != nil)
+    #expect(refusal("[1,true]", [Int].self)?.hasPrefix("1: true or false where a whole number") == true)
+    #expect(refusal("300", Int8.self)?.contains("-128 to 127") == true)
+    #expect(refusal("-1", UInt.self) != nil)
+    #expect(refusal("1.5", Int.self) != nil)
+    #expect(try JSONValue(parsing: "5.0").decoded(as: Int.self) == 5)
+    #expect(refusal(#"{"name":5}"#, Everything.Inner.self)?.hasPrefix("name: ") == true)
+    #expect(refusal("{}", Everything.Inner.self)?.contains("\"name\"") == true)
+    #expect(refusal(#""blue""#, Everything.Colour.self) != nil)
+    #expect(refusal("[]", [String: Int].self) != nil)
+    #expect(refusal("null", Int.self) != nil)
     #expect(throws: JSONCodingFailure.self) { try JSONValue(encoding: Double.nan) }
     #expect(throws: JSONCodingFailure.self) { try JSONValue(encoding: [UInt64.max]) }
     struct Chain: Encodable {

@@ -32,7 +32,7 @@ final class MapBase: StateBase {
     if reader == nil || file?.number != present.number || file?.device != present.device {
       reader = nil
       do throws(StateError) {
-        reader = StateReader(try open(path))
+        reader = try makeReader()
         file = present
       } catch {
         // It is just being made: nothing was written to it.
@@ -49,6 +49,20 @@ final class MapBase: StateBase {
       reader.end()
       throw error
     }
+  }
+
+  private func makeReader() throws(StateError) -> StateReader {
+    let environment = try open(path)
+    let reader = StateReader(environment)
+    // On a file system that is read-only LMDB reads without telling the writer, which would use pages again under our eyes.
+    try reader.begin()
+    let isKnown = environment.readerCount > 0
+    reader.end()
+    guard isKnown else {
+      throw StateError(
+        .system, "the state in \(path) cannot be locked: its file lock.mdb must be writable for the worker")
+    }
+    return reader
   }
 
   private func presentFile() -> (device: UInt64, number: UInt64)? {

@@ -10,6 +10,13 @@ public struct StoreEntry: Sendable, Hashable {
   /// Time of day in milliseconds since 1970 UTC after which it is removed; nil: never.
   public var expiry: Int64?
 
+  public init(key: [UInt8], value: [UInt8], tags: [String] = [], expiry: Int64? = nil) {
+    self.key = key
+    self.value = value
+    self.tags = tags
+    self.expiry = expiry
+  }
+
   /// The key as text.
   public var keyText: String { String(decoding: key, as: UTF8.self) }
   /// The value as text.

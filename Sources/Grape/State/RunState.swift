@@ -21,6 +21,9 @@ final class RunState {
   /// Where full keys are put together.
   let scratch: UnsafeMutableRawPointer
   private let hashStart = StateHash.start
+  /// Bytes.
+  let maxKey: Int
+  let maxValue: Int
   /// The event that wrote more than fits.
   private var overflowedEvent: UInt64 = 0
   /// What ended a sequence that could not say so.
@@ -34,6 +37,8 @@ final class RunState {
   init(space: StateSpace?, outputs: OutputSet) {
     self.space = space
     self.outputs = outputs
+    maxKey = space?.info.maxKey ?? StateLimits.key
+    maxValue = space?.info.maxValue ?? StateLimits.value
     scratch = .allocate(byteCount: StateLimits.fullKey + 1, alignment: 16)
   }
 
@@ -132,8 +137,8 @@ final class RunState {
     return space
   }
 
-  /// The bounds of keys and values.
-  func limits() throws(StateError) -> WorkerInfo.State { try checkedSpace().info }
+  /// Of the application's state.
+  func partitionCount() throws(StateError) -> Int32 { try checkedSpace().info.partitions }
 
   /// The partition that is read: the delivery's own (nil), or another, which is not what the delivery's handlers write.
   private func overlay(_ wanted: Int32?) throws(StateError) -> (overlay: PartitionOverlay, isOwn: Bool) {
@@ -257,14 +262,18 @@ final class RunState {
 
   private func appended(to entry: UnsafeRawBufferPointer, _ extra: Int) throws(StateError) -> Int {
     let size = try StateEntry(entry).value.count + extra
-    try RunState.check(size, try limits().maxValue)
+    try check(value: size)
     return size
   }
 
-  static func check(_ size: Int, _ limit: Int) throws(StateError) {
-    guard size <= limit else {
-      throw StateError(.tooLarge, "the value would have \(size) bytes, \(limit) are allowed")
-    }
+  @inline(__always)
+  func check(value size: Int) throws(StateError) {
+    if size > maxValue { throw RunState.tooLarge(size, maxValue) }
+  }
+
+  @inline(never)
+  private static func tooLarge(_ size: Int, _ limit: Int) -> StateError {
+    StateError(.tooLarge, "the value would have \(size) bytes, \(limit) are allowed")
   }
 
   /// Refuses what would make the result too large for a frame.

@@ -36,7 +36,7 @@ public final class StoreAccess {
   /// The partition that a key's events go to.
   func partition(of key: UnsafeRawBufferPointer?) throws(StateError) -> Int32 {
     guard let key else { throw Self.nullKey() }
-    return Partitioner.partition(forKey: key, of: try run.limits().partitions)
+    return Partitioner.partition(forKey: key, of: try run.partitionCount())
   }
 
   /// Number of the application's partitions.
@@ -47,7 +47,7 @@ public final class StoreAccess {
   /// The full key, valid until the next one.
   @inline(__always)
   private func full(_ key: UnsafeRawBufferPointer?) throws(StateError) -> UnsafeRawBufferPointer {
-    guard let key, key.count > 0, key.count <= StateLimits.key else { throw Self.badKey(key) }
+    guard let key, key.count > 0, key.count <= run.maxKey else { throw badKey(key) }
     let head = prefix.unsafeBytes
     run.scratch.copyMemory(from: head.baseAddress.unsafelyUnwrapped, byteCount: head.count)
     (run.scratch + head.count).copyMemory(from: key.baseAddress.unsafelyUnwrapped, byteCount: key.count)
@@ -55,14 +55,14 @@ public final class StoreAccess {
   }
 
   @inline(never)
-  private static func badKey(_ key: UnsafeRawBufferPointer?) -> StateError {
-    guard let key else { return nullKey() }
+  private func badKey(_ key: UnsafeRawBufferPointer?) -> StateError {
+    guard let key else { return Self.nullKey() }
     do throws(StateError) {
       try StateKey.check(key)
     } catch {
       return error
     }
-    return StateError(.invalidArgument, "the key has \(key.count) bytes, 1 to \(StateLimits.key) are legal")
+    return StateError(.tooLarge, "the key has \(key.count) bytes, this node takes \(run.maxKey)")
   }
 
   private static func nullKey() -> StateError {
@@ -120,7 +120,7 @@ public final class StoreAccess {
     guard let value else {
       throw StateError(.invalidArgument, "the value is null: to take an entry away use remove")
     }
-    try RunState.check(value.count, try run.limits().maxValue)
+    try run.check(value: value.count)
     let header = ttl == nil && tags.isEmpty ? Self.plain : try StoreAccess.header(ttl, tags)
     try run.write(try full(key), header: header.unsafeBytes, value: value)
     withExtendedLifetime(header) {}

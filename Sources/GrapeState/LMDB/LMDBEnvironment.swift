@@ -94,6 +94,12 @@ package final class LMDBEnvironment: @unchecked Sendable {
     return (info.me_mapsize, (info.me_last_pgno + 1) * Int(stat.ms_psize))
   }
 
+  /// Readers that the file's writer knows of. 0 with a view open: the lock file cannot be written, and nothing keeps the view's pages.
+  package var readerCount: Int {
+    var info = MDB_envinfo()
+    return mdb_env_info(handle, &info) == 0 ? Int(info.me_numreaders) : 0
+  }
+
   /// Frees what readers that died left behind. The number of them.
   @discardableResult
   package func clearDeadReaders() throws(StateError) -> Int {

@@ -1,6 +1,9 @@
+#define _XOPEN_SOURCE 700
+#define _DEFAULT_SOURCE
 #include "raw_state.h"
 
 #include <endian.h>
+#include <ftw.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <string.h>
@@ -32,6 +35,8 @@ static int put_position(MDB_txn *transaction, MDB_dbi meta, int64_t processed) {
   memcpy(position + 8, &big, 8);
   big = htobe64((uint64_t)-1);
   memcpy(position + 24, &big, 8);
+  uint32_t crc = htobe32(checksum(position + 8, 32));
+  memcpy(position + 4, &crc, 4);
   MDB_val key = {8, "position"}, value = {sizeof position, position};
   return mdb_put(transaction, meta, &key, &value, 0);
 }
@@ -127,3 +132,10 @@ int64_t raw_gets(const char *path, const char *keys, uint32_t count, uint64_t *s
   if (environment) mdb_env_close(environment);
   return taken;
 }
+
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *place) {
+  (void)status, (void)kind, (void)place;
+  return remove(path);
+}
+
+void raw_remove(const char *path) { nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS); }

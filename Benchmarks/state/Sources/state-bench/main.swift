@@ -139,11 +139,7 @@ if getenv("GRAPE_SOCKET") != nil {
   let arguments = Array(CommandLine.arguments.dropFirst())
   let rounds = max(1, arguments.count > 1 ? Int(arguments[1]) ?? 3 : 3)
   mkdir(folder, 0o700)
-  defer { _ = removeTree(folder) }
+  defer { raw_remove(folder) }
   if arguments.first != "counts" { try reads(rounds) }
   if arguments.first != "reads" { try counts(rounds) }
-}
-
-private func removeTree(_ path: String) -> Int32 {
-  nftw(path, { path, _, _, _ in remove(path!) }, 16, Int32(FTW_DEPTH.rawValue) | Int32(FTW_PHYS.rawValue))
 }

@@ -22,4 +22,7 @@ int raw_set_processed(const char *path, int64_t processed);
 // `sum`: of the values' last bytes, so that they are read.
 int64_t raw_gets(const char *path, const char *keys, uint32_t count, uint64_t *sum);
 
+// Removes a folder with all that is in it.
+void raw_remove(const char *path);
+
 #endif
