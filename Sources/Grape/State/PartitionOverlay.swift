@@ -41,10 +41,13 @@ final class PartitionOverlay {
 
   deinit { for segment in segments { tables.give(segment.table) } }
 
-  /// A delivery of this partition, which begins at `first`, wants to know the state.
-  func begin(first: Int64) throws(StateError) {
-    // The node did not take a result if it delivers its events again.
+  /// A delivery of this partition begins at `first`. If events come again the node did not take the result that they had.
+  func discard(beyond first: Int64) {
     while let last = segments.last, last.processed > first { tables.give(segments.removeLast().table) }
+  }
+
+  /// A delivery of this partition wants to know the state.
+  func begin() throws(StateError) {
     let processed = try look(telling: !segments.isEmpty)
     let known = segments.prefix { $0.processed <= processed }.count
     for segment in segments[..<known] { tables.give(segment.table) }

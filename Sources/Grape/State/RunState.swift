@@ -11,7 +11,6 @@ final class RunState {
   /// An event is being handled.
   var isOpen = false
   private var partition: Int32 = 0
-  private var first: Int64 = 0
   /// The delivery's partition, once it was looked at.
   private var own: PartitionOverlay?
   /// What the delivery writes, once it does.
@@ -51,7 +50,8 @@ final class RunState {
 
   func beginDelivery(partition: Int32, first: Int64) {
     self.partition = partition
-    self.first = first
+    // Whether or not the handlers are going to use state.
+    space?.known(partition)?.discard(beyond: first)
   }
 
   /// The number of the event being handled.
@@ -123,7 +123,7 @@ final class RunState {
   @inline(never)
   private func openSlowly() throws(StateError) -> PartitionOverlay {
     let overlay = try checkedSpace().partition(partition)
-    try overlay.begin(first: first)
+    try overlay.begin()
     own = overlay
     return overlay
   }

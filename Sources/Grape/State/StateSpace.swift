@@ -29,6 +29,9 @@ final class StateSpace {
     }
   }
 
+  /// One partition's, if it was opened before.
+  func known(_ number: Int32) -> PartitionOverlay? { partitions[number] }
+
   /// One partition's. `invalidArgument` if there is no such partition.
   func partition(_ number: Int32) throws(StateError) -> PartitionOverlay {
     if let known = partitions[number] { return known }

@@ -40,7 +40,7 @@ public final class StoreAccess {
   }
 
   /// Number of the application's partitions.
-  var partitionCount: Int32 { get throws(StateError) { try run.limits().partitions } }
+  var partitionCount: Int32 { get throws(StateError) { try run.partitionCount() } }
 
   // MARK: Keys
 
