@@ -27,8 +27,17 @@ extension AdminService {
     query.keysOnly = request["keysOnly"]?.bool ?? false
     query.tags = try texts(request, "tags")
     let store = request["store"]?.string ?? ""
+    query.allStores = request["allStores"]?.bool ?? false
+    if query.allStores,
+      let other = ["store", "key", "keyHex", "prefix", "prefixHex", "start", "startHex", "end", "endHex", "tags"]
+        .first(where: { request[$0] != nil })
+    {
+      throw StatusError(.badRequest, "\"allStores\" does not go with \"\(other)\"")
+    }
     do throws(StateError) {
-      if let key = try bytes(request, "key") {
+      if query.allStores {
+        query.range = StateKey.allStores
+      } else if let key = try bytes(request, "key") {
         let full = try StateKey(store: store, key).bytes
         query.range = full..<StateKey.successor(of: full)
         query.single = full
@@ -53,7 +62,9 @@ extension AdminService {
       }
       first = Int32(partition)
       do throws(StateError) {
-        if let key = try bytes(next, "key") { query.resume(behind: try StateKey(store: store, key).bytes) }
+        if let key = try bytes(next, "key") {
+          query.resume(behind: try StateKey(store: query.allStores ? next["store"]?.string ?? "" : store, key).bytes)
+        }
       } catch {
         throw StatusError(.badRequest, "\"next\": \(error.message)")
       }
@@ -137,7 +148,7 @@ extension AdminService {
     let answers = StateAnswers(count: items.count, missing: byPartition.count, respond)
     for (partition, part) in byPartition.sorted(by: { $0.key < $1.key }) {
       append(part.writer.writer.take(nextCapacity: 16), to: engine, partition, timeout: timeout) { reply in
-        answers.took(reply, for: part.indexes)
+        answers.took(reply, for: part.indexes, in: partition)
       }
     }
   }
@@ -259,16 +270,23 @@ extension AdminService {
   }
 
   private func range(_ request: JSONValue, store: String) throws(StateError) -> Range<ByteSlice> {
-    var range = try StateKey.range(store: store, prefix: try bytes(request, "prefix") ?? [])
-    if let start = try bytes(request, "start") {
-      range = max(range.lowerBound, try StateKey.range(store: store, prefix: start).lowerBound)..<range.upperBound
+    func bound(_ member: String) throws(StateError) -> [UInt8]? {
+      guard let bytes = try bytes(request, member) else { return nil }
+      guard bytes.count <= StateLimits.key else {
+        throw StateError(.tooLarge, "\"\(member)\" has \(bytes.count) bytes, a key at most \(StateLimits.key)")
+      }
+      return bytes
     }
-    if let end = try bytes(request, "end") {
-      let bound = try StateKey.range(store: store, prefix: end).lowerBound
-      guard bound >= range.lowerBound else { throw StateError(.invalidArgument, "the range ends before it begins") }
-      range = range.lowerBound..<min(range.upperBound, bound)
+    let prefix = try StateKey.range(store: store, prefix: try bound("prefix") ?? [])
+    var (first, end) = (prefix.lowerBound, prefix.upperBound)
+    if let start = try bound("start") { first = max(first, try StateKey.range(store: store, prefix: start).lowerBound) }
+    if let last = try bound("end") {
+      let last = try StateKey.range(store: store, prefix: last).lowerBound
+      guard last >= first else { throw StateError(.invalidArgument, "the range ends before it begins") }
+      end = min(end, last)
     }
-    return range
+    // What begins behind the prefix has nothing in it.
+    return first..<max(first, end)
   }
 
   private func number(
@@ -320,7 +338,7 @@ private final class StateAnswers {
     self.respond = respond
   }
 
-  func took(_ reply: Result<ByteSlice, StatusError>, for indexes: [Int]) {
+  func took(_ reply: Result<ByteSlice, StatusError>, for indexes: [Int], in partition: Int32) {
     switch reply {
     case .failure(let error): failure = failure ?? error
     case .success(let bytes):
@@ -330,7 +348,7 @@ private final class StateAnswers {
           let result = StateWrite.Outcome.Result(rawValue: try reader.u8()) ?? .refused
           let size = try reader.i64()
           results[index] = [
-            "result": .string(result.name), "size": size < 0 ? .null : .int(size),
+            "result": .string(result.name), "size": size < 0 ? .null : .int(size), "partition": JSONValue(partition),
           ]
         }
       } catch {

@@ -7,6 +7,8 @@ struct StateQuery: Sendable {
   var range = ByteSlice([])..<ByteSlice([])
   /// One key alone.
   var single: ByteSlice?
+  /// Entries are told with their stores.
+  var allStores = false
   var tags: [String] = []
   var isDescending = false
   var keysOnly = false
@@ -67,7 +69,7 @@ struct StateQuery: Sendable {
 struct StateListing: Sendable {
   private var entries: [JSONValue] = []
   private var bytes: [UInt8] = []
-  private var last: (partition: Int32, key: ByteSlice)?
+  private var last: (partition: Int32, key: StateKey)?
   /// There is more in the partition of the last entry.
   private(set) var isCut = false
 
@@ -92,12 +94,13 @@ struct StateListing: Sendable {
     if let text = String(validating: full.key.unsafeBytes, as: UTF8.self) {
       members.append(.init("key", .string(text)))
     }
+    if query.allStores { members.append(.init("store", .string(full.store))) }
     members.append(.init("size", JSONValue(entry.value.count)))
     if let expiry = entry.expiry { members.append(.init("expiresMs", .int(expiry))) }
     if entry.hasTags { members.append(.init("tags", JSONValue(strings: entry.tags))) }
     entries.append(.object(members))
     if !query.keysOnly { bytes += entry.value }
-    last = (partition, full.key)
+    last = (partition, full)
     return true
   }
 
@@ -105,7 +108,10 @@ struct StateListing: Sendable {
   func json(next: Int32?) -> JSONValue {
     var resume = JSONValue.null
     if isCut, let last {
-      resume = ["partition": JSONValue(last.partition), "keyHex": .string(last.key.hexadecimal)]
+      resume = [
+        "partition": JSONValue(last.partition), "store": .string(last.key.store),
+        "keyHex": .string(last.key.key.hexadecimal),
+      ]
     } else if let next {
       resume = ["partition": JSONValue(next)]
     }

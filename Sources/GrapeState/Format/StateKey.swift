@@ -117,6 +117,9 @@ public struct StateKey: Hashable, Sendable, Comparable, CustomStringConvertible 
     return first..<successor(of: first)
   }
 
+  /// All full keys there can be: a store's name has at most 30 bytes.
+  public static var allStores: Range<ByteSlice> { ByteSlice([0])..<ByteSlice([UInt8(StateLimits.storeName + 1)]) }
+
   /// The least bytes that are greater than all that begin with `prefix`, which has a byte below 0xff.
   public static func successor(of prefix: ByteSlice) -> ByteSlice {
     var bytes = prefix.array
