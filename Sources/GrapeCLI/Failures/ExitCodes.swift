@@ -20,6 +20,8 @@ enum GrapeExit: Int32, CaseIterable {
   case conflict = 19
   case unauthorized = 20
   case notFound = 21
+  case noEntry = 22
+  case refused = 23
   case usage = 64
   case badInput = 65
   case noInput = 66
@@ -43,6 +45,8 @@ enum GrapeExit: Int32, CaseIterable {
     case .conflict: "the state of things does not allow it, or a file is in the way"
     case .unauthorized: "not allowed"
     case .notFound: "no such topic, partition or offset"
+    case .noEntry: "the state has no such entry"
+    case .refused: "`grape state cas` found something else than expected"
     case .usage: "the command line is wrong"
     case .badInput: "bad content: a manifest, package, input file or state file"
     case .noInput: "no such file or folder, or it cannot be read"

@@ -1,6 +1,6 @@
 import Glibc
 
-/// How far an ingest is, drawn on a terminal's standard error ten times a second at most.
+/// How far an ingest (or another work on rows) is, drawn on a terminal's standard error ten times a second at most.
 struct IngestProgress {
   /// Of all files; 0 if it is not known.
   var totalBytes: Int64 = 0
@@ -10,12 +10,17 @@ struct IngestProgress {
   var acknowledgedHere: Int64 = 0
 
   private let isShown: Bool
+  /// What is counted.
+  private let noun: String
   private let started = ContinuousClock.now
   private var lastDrawn = ContinuousClock.now
   private var lastBytes: Int64 = 0
   private var isOnScreen = false
 
-  init(isShown: Bool) { self.isShown = isShown }
+  init(isShown: Bool, noun: String = "events") {
+    self.isShown = isShown
+    self.noun = noun
+  }
 
   /// Since the start.
   var seconds: Double {
@@ -35,7 +40,7 @@ struct IngestProgress {
   private func line(events: Int64, acknowledged: Int64) -> String {
     let seconds = max(seconds, 0.001)
     let rate = Double(acknowledgedHere) / seconds
-    var text = "\(Format.count(acknowledged)) events, \(Format.rate(rate))/s, \(Format.bytes(lastBytes))"
+    var text = "\(Format.count(acknowledged)) \(noun), \(Format.rate(rate))/s, \(Format.bytes(lastBytes))"
     guard totalBytes > 0 else { return text }
     let share = min(1, Double(lastBytes) / Double(totalBytes))
     text += " of \(Format.bytes(totalBytes)), \(Int(share * 100)) %"
