@@ -29,6 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 OK, FAILURE, USAGE, BAD_INPUT, NO_INPUT, UNREACHABLE, INTERNAL = 0, 1, 64, 65, 66, 69, 70
 HANDLER_ERROR, NO_SUCH_APP, NO_SUCH_SLOT, QUEUE_FULL, DEADLINE, TOO_LARGE = 10, 11, 12, 13, 14, 15
 GAVE_UP, UNAVAILABLE, DAMAGED, CONFLICT, UNAUTHORIZED, NOT_FOUND = 16, 17, 18, 19, 20, 21
+NO_ENTRY, REFUSED = 22, 23
 
 
 def find_grape() -> pathlib.Path:
@@ -59,6 +60,18 @@ class Result:
 
     def __str__(self) -> str:
         return f"exit code {self.code}\nstdout: {self.out!r}\nstderr: {self.err.decode(errors='replace')}"
+
+
+@dataclasses.dataclass
+class StateEntry:
+    """An entry of an application's state."""
+
+    partition: int
+    key: bytes
+    value: Optional[bytes]
+    tags: list[str]
+    expires_ms: Optional[int]
+    size: int
 
 
 class Node:
@@ -193,6 +206,26 @@ class Node:
                 found += client.read_all(topic, partition["partition"])
         wanted = None if event is None else event.encode()
         return [record for record in found if wanted is None or record.header("g.e") == wanted]
+
+    def state(self, app: str, **members: Any) -> list[StateEntry]:
+        """The entries of an application's state, all partitions unless one is named."""
+        found, next = [], {}
+        with self.client() as client:
+            while True:
+                answer, blob = client.request_with_blob("state.read", app=app, **members, **next)
+                at = 0
+                for entry in answer["entries"]:
+                    value = None if members.get("keysOnly") else blob[at : at + entry["size"]]
+                    at += entry["size"]
+                    found.append(
+                        StateEntry(
+                            entry["partition"], bytes.fromhex(entry["keyHex"]), value, entry.get("tags", []),
+                            entry.get("expiresMs"), entry["size"],
+                        )
+                    )
+                if answer["next"] is None:
+                    return found
+                next = {"next": answer["next"]}
 
     def ends(self, topic: str) -> list[int]:
         """Where each partition of a topic ends."""

@@ -180,12 +180,16 @@ class Client:
     # Administration
 
     def request(self, op: str, blob: bytes = b"", **members: Any) -> dict:
+        return self.request_with_blob(op, blob, **members)[0]
+
+    def request_with_blob(self, op: str, blob: bytes = b"", **members: Any) -> tuple[dict, bytes]:
+        """The answer's JSON and its blob."""
         id = self.fresh_id()
         text = json.dumps({"op": op, **members}).encode()
         self.send(wire.REQUEST, id, struct.pack(">I", len(text)) + text + blob)
         reader = Reader(self.receive(wire.RESPONSE, id).body)
         [size] = reader.take("I")
-        return json.loads(reader.raw(size))
+        return json.loads(reader.raw(size)), reader.rest()
 
     def deploy(self, archive: bytes, chunk: int = 1 << 20) -> dict:
         """Uploads a package (tar, tar.gz or tar.zst) and deploys it."""

@@ -229,6 +229,13 @@ extension AdminService {
     do throws(StateError) {
       guard let key = try bytes(item, "key") else { throw StateError(.invalidArgument, "a write has no \"key\"") }
       let full = try StateKey(store: store, key)
+      // What the trigger's event has besides: the headers that say where it comes from.
+      let event = key.count + (value?.count ?? 0) + Self.triggerHeaders
+      guard trigger.isEmpty || event <= core.configuration.eventLimit else {
+        throw StateError(
+          .tooLarge,
+          "the event for \(trigger) would have \(event) bytes, \(core.configuration.eventLimit) are allowed; without a trigger the value can be stored")
+      }
       var entry: ByteSlice?
       if let value, operation != .remove {
         var writer = ByteWriter(capacity: value.count + 64)
@@ -238,9 +245,12 @@ extension AdminService {
       }
       return (StateWrite(operation, key: full, entry: entry, expected: expected, trigger: trigger), ByteSlice(key))
     } catch {
-      throw StatusError(.badRequest, error.message)
+      throw StatusError(error)
     }
   }
+
+  /// Bytes of the headers `state-store` and `state-operation`, at most.
+  private static let triggerHeaders = 128
 
   /// A hundred years, milliseconds.
   private static let longestTTL: Int64 = 3_155_760_000_000
