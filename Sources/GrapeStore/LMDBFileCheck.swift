@@ -10,8 +10,10 @@ package struct LMDBFileCheck {
   private let path: String
   private var pageSize = 4096
   private var pageCount = 0
-  /// Pages met so far, a bit each.
+  /// Pages of the file met so far, a bit each.
   private var met: [UInt64] = []
+  /// Those behind the file's end, which are free and were never written.
+  private var metBeyond: Set<Int> = []
   private var entryCount = 0
 
   /// Throws `corrupt` (or `notFound`, `unsupported`) with what is wrong and where.
@@ -110,21 +112,34 @@ package struct LMDBFileCheck {
     pageSize = first.pageSize
     let second = try meta(at: pageSize)
     let newest = second.map { $0.transaction > first.transaction ? $0 : first } ?? first
-    pageCount = newest.lastPage + 1
-    guard pageCount >= 2, pageCount <= Int.max / pageSize else {
-      throw damage(0, "the last page is said to be \(newest.lastPage)")
+    guard newest.lastPage >= 1, newest.lastPage < Self.largestMap / pageSize, newest.mapSize <= Self.largestMap else {
+      throw damage(0, "the last page is said to be \(newest.lastPage), the map to have \(newest.mapSize) bytes")
     }
-    met = [UInt64](repeating: 0, count: (pageCount + 63) / 64)
+    // Flags say how keys are compared, and how the file is mapped.
+    guard newest.free.flags == 0x08, newest.main.flags == 0 else {
+      throw damage(0, "it has flags \(newest.free.flags) and \(newest.main.flags)")
+    }
+    pageCount = newest.lastPage + 1
+    met = [UInt64](repeating: 0, count: (file.count / pageSize + 63) / 64)
     try visit(0, count: 2)
     // A page that is free may lie behind the file's end: it was never written.
     try walk(newest.main, .names)
     try walk(newest.free, .freeList)
+    // Pages that are neither in the file nor free do not exist: with them the file would grow without need.
+    guard newest.lastPage <= max(file.count / pageSize - 1, metBeyond.max() ?? 0) else {
+      throw damage(0, "the last page is said to be \(newest.lastPage), the file has \(file.count / pageSize)")
+    }
   }
+
+  /// What a store's map has at most.
+  private static let largestMap = 1 << 46
+  private static let databases: [String: UInt16] = ["meta": 0, "entries": 0, "expiry": 0x04, "tags": 0x04]
 
   private struct Meta {
     var pageSize: Int
     var free: Tree
     var main: Tree
+    var mapSize: Int
     var lastPage: Int
     var transaction: UInt64
   }
@@ -146,6 +161,7 @@ package struct LMDBFileCheck {
     }
     return Meta(
       pageSize: pageSize, free: Tree(free), main: Tree(main),
+      mapSize: Int(truncatingIfNeeded: page.loadUnaligned(fromByteOffset: 32, as: UInt64.self) & UInt64(Int.max)),
       lastPage: Int(truncatingIfNeeded: page.loadUnaligned(fromByteOffset: 136, as: UInt64.self)),
       transaction: page.loadUnaligned(fromByteOffset: 144, as: UInt64.self))
   }
@@ -155,31 +171,29 @@ package struct LMDBFileCheck {
       throw damage(page, "it lies behind the last page, \(pageCount - 1)")
     }
     for number in page..<page + count {
+      if number >= file.count / pageSize {
+        guard metBeyond.insert(number).inserted else { throw damage(number, "it is used twice") }
+        continue
+      }
       guard met[number >> 6] & (1 << UInt64(number & 63)) == 0 else { throw damage(number, "it is used twice") }
       met[number >> 6] |= 1 << UInt64(number & 63)
     }
   }
 
   private func page(_ number: Int, count: Int = 1) throws(StateError) -> UnsafeRawBufferPointer {
-    guard number >= 0, (number + count) * pageSize <= file.count else {
-      throw damage(number, "the file ends before it")
-    }
+    guard number >= 0, (number + count) * pageSize <= file.count else { throw damage(number, "the file ends before it") }
     return UnsafeRawBufferPointer(rebasing: file[number * pageSize..<(number + count) * pageSize])
   }
 
   private mutating func walk(_ tree: Tree, _ content: Content) throws(StateError) {
     var seen = Seen()
     if tree.isEmpty {
-      guard tree.entries == 0, tree.depth == 0 else {
-        throw damage(-1, "a tree without root has \(tree.entries) entries")
-      }
+      guard tree.entries == 0, tree.depth == 0 else { throw damage(-1, "a tree without root has \(tree.entries) entries") }
       return
     }
     guard (1...32).contains(tree.depth) else { throw damage(tree.root, "a tree of depth \(tree.depth)") }
-    var last: UnsafeRawBufferPointer?
-    try walk(tree.root, level: 1, tree, content, &seen, &last)
-    guard seen.branchPages == tree.branchPages, seen.leafPages == tree.leafPages,
-      seen.overflowPages == tree.overflowPages,
+    try walk(tree.root, level: 1, tree, content, &seen, Bounds())
+    guard seen.branchPages == tree.branchPages, seen.leafPages == tree.leafPages, seen.overflowPages == tree.overflowPages,
       seen.entries == tree.entries
     else {
       throw damage(
@@ -189,9 +203,14 @@ package struct LMDBFileCheck {
     }
   }
 
+  /// The keys that a page may have, by what the branches above it say: from the first, before the second.
+  private struct Bounds {
+    var first: UnsafeRawBufferPointer?
+    var end: UnsafeRawBufferPointer?
+  }
+
   private mutating func walk(
-    _ number: Int, level: Int, _ tree: Tree, _ content: Content, _ seen: inout Seen,
-    _ last: inout UnsafeRawBufferPointer?
+    _ number: Int, level: Int, _ tree: Tree, _ content: Content, _ seen: inout Seen, _ bounds: Bounds
   ) throws(StateError) {
     try visit(number)
     let page = try page(number)
@@ -206,16 +225,30 @@ package struct LMDBFileCheck {
     if isLeaf { seen.leafPages += 1 } else { seen.branchPages += 1 }
     if flags & PageFlag.fixedSize != 0 { throw damage(number, "it has keys of one size, which state never has") }
     let nodes = try nodePlaces(page, number)
+    guard nodes >= (isLeaf ? 1 : 2) else { throw damage(number, "it has \(nodes) nodes") }
+    guard isLeaf else {
+      for index in 0..<nodes {
+        let node = try node(page, index, number)
+        // The first child takes what comes before the second; its own key says nothing.
+        let within = Bounds(
+          first: index == 0 ? bounds.first : node.key,
+          end: index + 1 < nodes ? try self.node(page, index + 1, number).key : bounds.end)
+        let child = Int(node.low) | Int(node.high) << 16 | Int(node.flags) << 32
+        try walk(child, level: level + 1, tree, content, &seen, within)
+      }
+      return
+    }
+    var last: UnsafeRawBufferPointer?
     for index in 0..<nodes {
       let node = try node(page, index, number)
-      if isLeaf {
-        try inOrder(node.key, &last, tree, number)
-        try leaf(node, page, tree, content, &seen, number)
-      } else {
-        let child =
-          Int(node.low) | Int(node.high) << 16 | Int(node.flags) << 32
-        try walk(child, level: level + 1, tree, content, &seen, &last)
+      guard last.map({ ascends($0, node.key, tree) }) ?? !(bounds.first.map { ascends(node.key, $0, tree) } ?? false) else {
+        throw damage(number, "its keys are not in order")
       }
+      last = node.key
+      try leaf(node, page, tree, content, &seen, number)
+    }
+    if let last, let end = bounds.end, !ascends(last, end, tree) {
+      throw damage(number, "it has keys that the branch above it looks for elsewhere")
     }
   }
 
@@ -255,19 +288,9 @@ package struct LMDBFileCheck {
       rest: UnsafeRawBufferPointer(rebasing: page[(start + keySize)...]))
   }
 
-  private func inOrder(
-    _ key: UnsafeRawBufferPointer, _ last: inout UnsafeRawBufferPointer?, _ tree: Tree, _ number: Int
-  ) throws(StateError) {
-    if let previous = last {
-      let ascends: Bool
-      if tree.isIntegerKeyed, previous.count == 8, key.count == 8 {
-        ascends = previous.loadUnaligned(as: UInt64.self) < key.loadUnaligned(as: UInt64.self)
-      } else {
-        ascends = precedes(previous, key)
-      }
-      guard ascends else { throw damage(number, "its keys are not in order") }
-    }
-    last = key
+  private func ascends(_ key: UnsafeRawBufferPointer, _ next: UnsafeRawBufferPointer, _ tree: Tree) -> Bool {
+    guard tree.isIntegerKeyed, key.count == 8, next.count == 8 else { return precedes(key, next) }
+    return key.loadUnaligned(as: UInt64.self) < next.loadUnaligned(as: UInt64.self)
   }
 
   private mutating func leaf(
@@ -281,9 +304,7 @@ package struct LMDBFileCheck {
       data = try overflow(
         Int(truncatingIfNeeded: node.rest.loadUnaligned(as: UInt64.self)), size: node.dataSize, &seen)
     } else {
-      guard node.dataSize <= node.rest.count else {
-        throw damage(number, "a value of \(node.dataSize) bytes on one page")
-      }
+      guard node.dataSize <= node.rest.count else { throw damage(number, "a value of \(node.dataSize) bytes on one page") }
       data = UnsafeRawBufferPointer(rebasing: node.rest[..<node.dataSize])
     }
     switch content {
@@ -291,7 +312,9 @@ package struct LMDBFileCheck {
       guard node.flags & NodeFlag.subDatabase != 0, data.count == Tree.size else {
         throw damage(number, "the list of databases has an entry that is none")
       }
-      try walk(Tree(data), String(decoding: node.key, as: UTF8.self) == "entries" ? .entries : .other)
+      let (name, tree) = (String(decoding: node.key, as: UTF8.self), Tree(data))
+      guard Self.databases[name] == tree.flags else { throw damage(number, "the database \(name) has flags \(tree.flags)") }
+      try walk(tree, name == "entries" ? .entries : .other)
     case .entries:
       guard node.flags & NodeFlag.subDatabase == 0, StateReader.isSound(data, of: node.key) else {
         throw damage(number, "the entry \(readable(node.key)) does not fit its checksum")
@@ -306,10 +329,11 @@ package struct LMDBFileCheck {
     guard node.dataSize <= node.rest.count else { throw damage(number, "a node of \(node.dataSize) bytes on one page") }
     let data = UnsafeRawBufferPointer(rebasing: node.rest[..<node.dataSize])
     if node.flags & NodeFlag.subDatabase != 0 {
-      guard data.count == Tree.size else {
-        throw damage(number, "a tree of values is described in \(data.count) bytes")
-      }
+      guard data.count == Tree.size else { throw damage(number, "a tree of values is described in \(data.count) bytes") }
       let tree = Tree(data)
+      guard tree.flags == 0, tree.entries >= 0, tree.entries <= file.count else {
+        throw damage(number, "a tree of \(tree.entries) values with flags \(tree.flags)")
+      }
       seen.entries += tree.entries
       return try walk(tree, .other)
     }
@@ -318,30 +342,27 @@ package struct LMDBFileCheck {
       data.loadUnaligned(fromByteOffset: 10, as: UInt16.self) & PageFlag.fixedSize == 0
     else { throw damage(number, "the values of a key are no page") }
     let lower = Int(data.loadUnaligned(fromByteOffset: 12, as: UInt16.self))
-    guard lower >= Self.headerSize, lower <= data.count else {
-      throw damage(number, "the values of a key end at \(lower)")
-    }
+    guard lower > Self.headerSize, lower <= data.count else { throw damage(number, "the values of a key end at \(lower)") }
     var last: UnsafeRawBufferPointer?
     for index in 0..<(lower - Self.headerSize) / 2 {
       let value = try self.node(data, index, number)
-      if let previous = last, !precedes(previous, value.key) {
-        throw damage(number, "the values of a key are not in order")
-      }
+      if let previous = last, !precedes(previous, value.key) { throw damage(number, "the values of a key are not in order") }
       last = value.key
       seen.entries += 1
     }
   }
 
-  private mutating func overflow(_ first: Int, size: Int, _ seen: inout Seen) throws(StateError)
-    -> UnsafeRawBufferPointer
-  {
-    let count = (Self.headerSize + size + pageSize - 1) / pageSize
-    try visit(first, count: count)
-    let pages = try page(first, count: count)
-    guard Int(truncatingIfNeeded: pages.loadUnaligned(as: UInt64.self)) == first,
-      pages.loadUnaligned(fromByteOffset: 10, as: UInt16.self) & PageFlag.overflow != 0,
-      Int(pages.loadUnaligned(fromByteOffset: 12, as: UInt32.self)) == count
+  private mutating func overflow(_ first: Int, size: Int, _ seen: inout Seen) throws(StateError) -> UnsafeRawBufferPointer {
+    try visit(first)
+    let head = try page(first)
+    // A value that became smaller within one transaction keeps its pages.
+    let count = Int(head.loadUnaligned(fromByteOffset: 12, as: UInt32.self))
+    guard Int(truncatingIfNeeded: head.loadUnaligned(as: UInt64.self)) == first,
+      head.loadUnaligned(fromByteOffset: 10, as: UInt16.self) & PageFlag.overflow != 0,
+      count >= (Self.headerSize + size + pageSize - 1) / pageSize
     else { throw damage(first, "it does not hold the \(size) bytes that it should") }
+    let pages = try page(first, count: count)
+    if count > 1 { try visit(first + 1, count: count - 1) }
     seen.overflowPages += count
     return UnsafeRawBufferPointer(rebasing: pages[Self.headerSize..<Self.headerSize + size])
   }
