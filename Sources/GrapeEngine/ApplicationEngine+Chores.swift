@@ -66,12 +66,18 @@ extension ApplicationEngine {
 
   // MARK: Doing
 
+  /// Whether events wait that could be delivered. A lane that waits for a retry, or stands still, does not keep writes waiting.
+  private func eventsCanGo(_ index: Int) -> Bool {
+    lanes[index].hasWork && !lanes[index].awaitsAttemptCommit && lanes[index].blockedUntil <= reactor.now
+      && unreadable[index] == nil && !readySessions.isEmpty
+  }
+
   /// Whether a chore comes before the lane's next delivery: begins it if it can be done now.
   func choreComesFirst(_ index: Int) -> Bool {
     if chores[index].isBusy { return true }
     guard
       let chore = chores[index].due(
-        now: reactor.now, time: grape_realtime_ms(), eventsWait: lanes[index].hasWork && !readySessions.isEmpty)
+        now: reactor.now, time: grape_realtime_ms(), eventsWait: eventsCanGo(index))
     else { return false }
     // The store must have what came before; the next turn of the pump looks again.
     guard lanes[index].delivery == nil, stateGates[index].isSettled else { return true }

@@ -121,6 +121,19 @@ class State(EndToEnd):
         self.assertEqual(self.exec("recall", "k"), b"before")
         self.assertEqual(len(self.node.records("notes.dead")), 3)
 
+    def test_writes_do_not_wait_for_an_event_that_is_to_be_tried_again_much_later(self):
+        code = """
+            @app.on("in")
+            def receive(event, ctx):
+                raise Retry(3600, "in an hour")
+        """
+        self.node.deploy(self.python_app("slow", code, ["in"], partitions=1))
+        self.node.grape("exec", "slow@in")
+        self.eventually(lambda: "in an hour" in self.node.grape("app", "logs", "slow").text, "the event has failed once")
+        for value in ("1", "2", "3"):
+            self.node.grape("state", "put", "slow", "k", value, "--timeout", "10s")
+        self.assertEqual(self.node.grape("state", "get", "slow", "k", "--consistency", "linearizable").text, "3")
+
     def test_entries_go_when_their_time_is_over(self):
         self.node.grape("state", "put", "notes", "short", "1", "--ttl", "300ms")
         self.node.grape("state", "put", "notes", "long", "1", "--ttl", "1h")
