@@ -10,6 +10,8 @@ extension CommitLog {
     /// A chain of jobs is at work.
     var isBusy = false
     var pass: CompactionPass?
+    /// What compaction may begin with now: all of it is on the disk.
+    var settled: Settled?
     /// What the log was like when nothing was left to clean.
     var idleEpoch: UInt64?
     /// The last round of compaction left records alone that consumers had not had yet.
@@ -28,9 +30,13 @@ extension CommitLog {
     private var dirty: Set<UInt64> = []
 
     /// False if all is as it was when an attempt was made.
-    mutating func begin(dirty: UInt64, claims: UInt64, end: Int64) -> Bool {
+    func isNew(dirty: UInt64, claims: UInt64, end: Int64) -> Bool {
+      claims != self.claims || end != self.end || !self.dirty.contains(dirty)
+    }
+
+    mutating func begin(dirty: UInt64, claims: UInt64, end: Int64) {
       if claims != self.claims || end != self.end { self = Attempts(claims: claims, end: end) }
-      return self.dirty.insert(dirty).inserted
+      self.dirty.insert(dirty)
     }
 
     init() {}
@@ -41,9 +47,27 @@ extension CommitLog {
     }
   }
 
+  /// What the log was like at some moment, all that was visible then having been brought to the disk since: no loss of power takes
+  /// back an offset that a group has committed in it.
+  struct Settled {
+    var liveness: Liveness
+    /// Segments that were old before this position.
+    var upperBound: Int64
+  }
+
+  /// What a step of cleaning came to.
+  private enum Progress {
+    /// There is nothing to clean.
+    case nothing
+    /// There may be more.
+    case more
+    /// Compaction is worth it once this is on the disk.
+    case settle(Settled)
+  }
+
   /// Compaction under way.
   struct CompactionPass {
-    /// As of its beginning, so that what one segment spares the next one knows of.
+    /// As of its beginning, so that what one segment spares the next one knows of; since then only narrowed.
     var liveness: Liveness
     var compaction: SegmentRewriter.Compaction
     /// Segments before this position are rewritten.
@@ -70,7 +94,11 @@ extension CommitLog {
   /// Cleans one run of segments, then leaves the rest to another job.
   private func cleanStep(_ completion: @escaping @Sendable () -> Void) {
     do throws(SegmentIndexes.Fault) {
-      if try cleanOnce(), cleaner.add({ self.cleanStep(completion) }) { return }
+      switch try cleanOnce() {
+      case .nothing: break
+      case .more: if cleaner.add({ self.cleanStep(completion) }) { return }
+      case .settle(let state): return settle(state, completion)
+      }
     } catch {
       cleaning.withLock { state in
         state.pass = nil
@@ -78,19 +106,48 @@ extension CommitLog {
       }
       if case .failed(let error) = error { note(error) }
     }
+    endRound(completion)
+  }
+
+  private func endRound(_ completion: @Sendable () -> Void) {
     cleaning.withLock { $0.isBusy = false }
     completion()
   }
 
-  /// False if there is nothing to clean.
-  private func cleanOnce() throws(SegmentIndexes.Fault) -> Bool {
+  /// Goes on once everything that was visible is on the disk: an empty commit is behind it.
+  private func settle(_ state: Settled, _ completion: @escaping @Sendable () -> Void) {
+    submit(
+      Operation(
+        .commit(Transaction(durability: .disk)) { result in
+          switch result {
+          case .success:
+            let added = self.cleaner.add {
+              self.cleaning.withLock { $0.settled = state }
+              self.cleanStep(completion)
+            }
+            if added { return }
+          case .failure(let error): if error.code != .closed { self.note(error) }
+          }
+          self.endRound(completion)
+        }))
+  }
+
+  private func cleanOnce() throws(SegmentIndexes.Fault) -> Progress {
     let (table, epoch) = shared.withLock { ($0.table, $0.epoch) }
-    if cleaning.withLock({ $0.idleEpoch == epoch && $0.pass == nil }) { return false }
+    let settled = cleaning.withLock { state in
+      defer { state.settled = nil }
+      return state.settled
+    }
+    if cleaning.withLock({ $0.idleEpoch == epoch && $0.pass == nil }) { return .nothing }
     let segments = table.cold
     let liveness = shared.withLock { Liveness($0.state) }
     var candidates: [CleaningPlan.Candidate] = []
     for place in segments.indices { candidates.append(try candidate(segments, place, liveness)) }
-    if try compactNext(segments, candidates, liveness) { return true }
+    switch try compactNext(segments, candidates, liveness, settled) {
+    case .nothing: break
+    case .more: return .more
+    case .settle(let state): return .settle(state)
+    }
     let plan = CleaningPlan(segmentBytes: Int64(options.segmentBytes), share: options.cleanableShare)
     if let run = plan.next(candidates) {
       let first = segments.startIndex
@@ -98,11 +155,11 @@ extension CommitLog {
       // What holds nothing of compacted topics now may do so when a topic is changed: it is not called compacted.
       let compacted = chosen.allSatisfy { $0.header.cleaned?.compacted == true }
       _ = try rewrite(segments, chosen.indices, liveness, nil, compacted: compacted)
-      return true
+      return .more
     }
     // What was spared for a consumer becomes free without any of the changes that the epoch counts.
     cleaning.withLock { $0.idleEpoch = $0.spared ? nil : epoch }
-    return false
+    return .nothing
   }
 
   private func candidate(
@@ -136,20 +193,32 @@ extension CommitLog {
 
   // MARK: Compaction
 
-  /// Goes on with compaction, or begins it if it is worth it; false if there is nothing to do.
+  /// Goes on with compaction, or begins it if it is worth it.
   private func compactNext(
-    _ segments: ArraySlice<Segment>, _ candidates: [CleaningPlan.Candidate], _ liveness: Liveness
-  ) throws(SegmentIndexes.Fault) -> Bool {
+    _ segments: ArraySlice<Segment>, _ candidates: [CleaningPlan.Candidate], _ liveness: Liveness, _ settled: Settled?
+  ) throws(SegmentIndexes.Fault) -> Progress {
     var pass = cleaning.withLock { $0.pass }
-    if pass == nil { pass = try beginCompaction(segments, candidates, liveness) }
-    guard var pass else { return false }
+    if pass == nil {
+      if let settled {
+        pass = try beginCompaction(segments, candidates, settled)
+      } else {
+        guard let dirt = dirt(segments, candidates) else { return .nothing }
+        let state = Settled(liveness: liveness, upperBound: segments.last!.upperBound)
+        let isNew = cleaning.withLock {
+          $0.attempts.isNew(dirty: dirt.bytes, claims: liveness.claims, end: state.upperBound)
+        }
+        return isNew ? .settle(state) : .nothing
+      }
+    }
+    guard var pass else { return .nothing }
+    pass.liveness.narrow(to: liveness)
     let next = segments.indices.first { place in
       segments[place].base >= pass.done && segments[place].upperBound <= pass.upperBound
         && candidates[place - segments.startIndex].weight.compacted > 0
     }
     guard let next else {
       cleaning.withLock { $0.pass = nil }
-      return true
+      return .more
     }
     pass.done = segments[next].upperBound
     if let kept = try rewrite(segments, next..<next + 1, pass.liveness, pass.compaction, compacted: true) {
@@ -159,34 +228,44 @@ extension CommitLog {
       pass.compaction.tombstonesBefore = .min
     }
     cleaning.withLock { $0.pass = pass }
-    return true
+    return .more
   }
 
-  /// Learns the last offsets of keys, in segments without a gap between them, as far as memory allows: from the first
-  /// one on or, if they are too many, from the first that was not compacted yet.
-  private func beginCompaction(
-    _ segments: ArraySlice<Segment>, _ candidates: [CleaningPlan.Candidate], _ liveness: Liveness
-  ) throws(SegmentIndexes.Fault) -> CompactionPass? {
+  /// How much of compacted topics was not compacted yet, and the first segment with some of it; nil if compaction is not worth it.
+  private func dirt(
+    _ segments: ArraySlice<Segment>, _ candidates: [CleaningPlan.Candidate]
+  ) -> (bytes: UInt64, first: Int)? {
     var dirty: UInt64 = 0
     var clean: UInt64 = 0
-    var firstDirty: Int?
+    var first: Int?
     for (place, candidate) in zip(segments.indices, candidates) {
       if segments[place].header.cleaned?.compacted == true {
         clean += candidate.weight.compacted
       } else if candidate.weight.compacted > 0 {
         dirty += candidate.weight.compacted
-        firstDirty = firstDirty ?? place
+        first = first ?? place
       }
     }
-    guard let firstDirty, Double(dirty) >= options.cleanableShare * Double(dirty + clean) else { return nil }
-    let isNew = cleaning.withLock {
-      $0.attempts.begin(dirty: dirty, claims: liveness.claims, end: segments.last!.upperBound)
+    guard let first, Double(dirty) >= options.cleanableShare * Double(dirty + clean) else { return nil }
+    return (dirty, first)
+  }
+
+  /// Learns the last offsets of keys, in segments without a gap between them, as far as memory allows: from the first
+  /// one on or, if they are too many, from the first that was not compacted yet.
+  private func beginCompaction(
+    _ segments: ArraySlice<Segment>, _ candidates: [CleaningPlan.Candidate], _ settled: Settled
+  ) throws(SegmentIndexes.Fault) -> CompactionPass? {
+    // A later segment may supersede records for consumers that have committed nothing on the disk yet.
+    let segments = segments.prefix { $0.upperBound <= settled.upperBound }
+    guard let dirt = dirt(segments, candidates) else { return nil }
+    let liveness = settled.liveness
+    cleaning.withLock {
+      $0.attempts.begin(dirty: dirt.bytes, claims: liveness.claims, end: settled.upperBound)
     }
-    guard isNew else { return nil }
     var learned = try learn(segments, candidates, from: segments.startIndex, liveness)
-    if learned.next <= firstDirty { learned = try learn(segments, candidates, from: firstDirty, liveness) }
+    if learned.next <= dirt.first { learned = try learn(segments, candidates, from: dirt.first, liveness) }
     cleaning.withLock { $0.spared = false }
-    guard learned.next > firstDirty else { return nil }
+    guard learned.next > dirt.first else { return nil }
     let covered = candidates[..<(learned.next - segments.startIndex)]
     return CompactionPass(
       liveness: liveness,

@@ -49,6 +49,18 @@ struct Liveness: Sendable {
     return sum
   }
 
+  /// Takes over what has come to be wanted since: compaction spares what a group has turned back to, and topics that are not
+  /// compacted any more. Never the other way round: what was spared in one segment may be covered by a tombstone in the next.
+  mutating func narrow(to later: Liveness) {
+    for (id, topic) in later.topics where topics[id] != nil {
+      if !topic.isCompacted { topics[id]!.isCompacted = false }
+      for (number, partition) in topic.partitions.enumerated() {
+        let unconsumed = topics[id]!.partitions[number].unconsumed
+        topics[id]!.partitions[number].unconsumed = min(unconsumed, partition.unconsumed)
+      }
+    }
+  }
+
   init() {}
 
   init(_ state: borrowing PublishedState) {

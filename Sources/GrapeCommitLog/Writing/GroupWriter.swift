@@ -46,6 +46,7 @@ final class GroupWriter {
     group.count = 0
     group.commits = 0
     group.durability = .memory
+    if operations.allSatisfy(\.isEmpty) { return skip(operations, &group) }
     let most = aligned(operations.reduce(GroupHeader.byteCount) { $0 + $1.bytes })
     if try segments.makeRoom(for: most) {
       durable = sequence
@@ -67,6 +68,15 @@ final class GroupWriter {
       }
     }
     if encoder.entries > 0 { finish(&group, encoder, memory) }
+  }
+
+  /// Nothing to write, so nothing that could want for space.
+  private func skip(_ operations: ArraySlice<Operation>, _ group: inout Group) {
+    for operation in operations {
+      group.durability = max(group.durability, operation.durability)
+      group.outcomes.append(.committed([]))
+      group.commits += 1
+    }
   }
 
   private func finish(_ group: inout Group, _ encoder: EntryEncoder, _ memory: UnsafeMutableRawBufferPointer) {

@@ -45,6 +45,12 @@ struct Operation: Sendable {
     if case .commit(let transaction, _) = body { transaction.durability } else { .disk }
   }
 
+  /// It writes nothing; what it may ask for is that everything before it is on the disk.
+  var isEmpty: Bool {
+    if case .commit(let transaction, _) = body { return transaction.appends.isEmpty && transaction.offsets.isEmpty }
+    return false
+  }
+
   /// Answers with an error, whatever was asked.
   func fail(_ error: LogError) {
     switch body {
