@@ -56,10 +56,11 @@ struct CompactionMap: Sendable {
   ///
   /// - Parameters:
   ///   - expired: tombstones in this batch have been there long enough.
+  ///   - toll: bytes that it costs elsewhere if the batch becomes smaller.
   ///   - kept: what stays although it should go.
   func compact(
     _ batch: ByteSlice, topic: TopicID, _ number: Int32, _ partition: Liveness.Partition, expired: Bool,
-    kept: inout Kept
+    toll: Int, kept: inout Kept
   ) throws(WireError) -> Outcome {
     let place = Place(topic: topic, partition: number)
     guard let keys = offsets[place] else { return .unchanged }
@@ -88,9 +89,12 @@ struct CompactionMap: Sendable {
     case .unchanged: return .unchanged
     case .empty: return .empty
     case .batch(let smaller):
-      if smaller.count <= batch.count { return .batch(smaller) }
-      // Compressed anew it has grown, for which there may be no room. What stays in it must stay covered.
-      kept.spared = true
+      if smaller.count + toll <= batch.count { return .batch(smaller) }
+      // There may be no room for more bytes than there were. What stays in it must stay covered.
+      if smaller.count > batch.count {
+        // Compressed anew it has grown.
+        kept.spared = true
+      }
       kept.keys[topic, default: []].formUnion(superseded)
       return .unchanged
     }

@@ -56,6 +56,7 @@ struct SegmentRewriter: ~Copyable {
   private var starts: [Place: Int64] = [:]
   /// Partitions whose state an earlier cleaning told.
   private var stated: Set<Place> = []
+  /// Partitions of which batches were dropped or made smaller.
   private var dropped: Set<Place> = []
   private var deadTopics: [TopicID: (name: String, TopicConfiguration)] = [:]
   private var droppedTopic: TopicID = 0
@@ -184,13 +185,17 @@ struct SegmentRewriter: ~Copyable {
       return
     }
     guard let compaction, liveness.isCompacted(topic) else { return keep(batch, raw, place, header) }
+    // Told at the segment's end.
+    let toll = dropped.contains(place) ? 0 : EntryEncoder.partitionStateBytes
     let outcome = try compaction.map.compact(
       ByteSlice(copying: batch), topic: topic, number, partition, expired: groupTime < compaction.tombstonesBefore,
-      kept: &kept)
+      toll: toll, kept: &kept)
     switch outcome {
     case .unchanged: keep(batch, raw, place, header)
     case .empty: dropped.insert(place)
     case .batch(let smaller):
+      // Its bytes as it was appended count where a partition's size does.
+      dropped.insert(place)
       let bytes = EntryEncoder.appendBytes(batch: smaller.count)
       let storage = ByteStorage(capacity: GroupHeader.byteCount + bytes)
       var encoder = EntryEncoder(
