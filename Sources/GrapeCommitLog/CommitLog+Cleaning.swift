@@ -19,6 +19,8 @@ extension CommitLog {
     var attempts = Attempts()
     /// Segments with damage in them: left alone until somebody has mended them.
     var damaged: Set<Segment.Key> = []
+    /// Segments that are full to the last byte and would not become smaller: left alone for this round.
+    var tight: Set<Segment.Key> = []
   }
 
   /// What compaction has tried: what waits for its consumers must not be rewritten again and again to no effect.
@@ -83,8 +85,10 @@ extension CommitLog {
       self.checkSpace()
       self.retain()
       let isBusy = self.cleaning.withLock { state in
-        defer { state.isBusy = true }
-        return state.isBusy
+        if state.isBusy { return true }
+        state.isBusy = true
+        state.tight = []
+        return false
       }
       if isBusy { completion() } else { self.cleanStep(completion) }
     }
@@ -168,7 +172,7 @@ extension CommitLog {
     let segment = segments[place]
     let cleaned = segment.header.cleaned
     var weight = SegmentWeight()
-    var isDamaged = cleaning.withLock { $0.damaged.contains(segment.key) }
+    var isDamaged = cleaning.withLock { $0.damaged.contains(segment.key) || $0.tight.contains(segment.key) }
     if !isDamaged {
       do throws(SegmentIndexes.Fault) {
         weight = SegmentWeight(try indexes.index(segments, place), liveness)
@@ -338,7 +342,7 @@ extension CommitLog {
 
   // MARK: Rewriting
 
-  /// Rewrites a run of segments into one. Nil if one of them is damaged, which stays as it is.
+  /// Rewrites a run of segments into one. Nil if one of them is damaged, or if there is no room for the result: they stay as they are.
   private func rewrite(
     _ segments: ArraySlice<Segment>, _ run: Range<Int>, _ liveness: Liveness,
     _ compaction: SegmentRewriter.Compaction?, compacted: Bool
@@ -348,8 +352,11 @@ extension CommitLog {
     do throws(LogError) {
       return try rewrite(segments, run, &current, last.parts(), liveness, compaction, compacted: compacted)
     } catch {
-      guard error.code == .corrupt else { throw .failed(error) }
-      setAside(segments[current], error)
+      switch error.code {
+      case .corrupt: setAside(segments[current], error)
+      case .tooLarge: cleaning.withLock { state in state.tight.formUnion(segments[run].map(\.key)) }
+      default: throw .failed(error)
+      }
       return nil
     }
   }

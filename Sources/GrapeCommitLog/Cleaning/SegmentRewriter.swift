@@ -290,7 +290,8 @@ struct SegmentRewriter: ~Copyable {
       generation: generation, parts: parts, sequences: sequences, compacted: compacted, now: now)
   }
 
-  /// Ends the segment.
+  /// Ends the segment. Errors: `tooLarge` if there is no room for it: entries that change places may take a few bytes more, since
+  /// groups begin at multiples of 8.
   ///
   /// - Parameters:
   ///   - parts: how all partitions stood at the end of what it replaces.
@@ -309,7 +310,7 @@ struct SegmentRewriter: ~Copyable {
     finishGroup()
     try flush()
     guard written <= capacity else {
-      throw LogError(.failed, "\(path): the rewritten segment has \(written) bytes, more than the \(capacity) before")
+      throw LogError(.tooLarge, "\(path): the rewritten segment has \(written) bytes, more than the \(capacity) before")
     }
     let header = SegmentHeader(
       identity: identity, base: base, capacity: capacity, created: now,
