@@ -44,6 +44,9 @@ public struct CommitLogScanner: ~Copyable {
   /// Opens the log of the data directory `directory`.
   public init(directory: String) throws(LogError) { cursor = try GroupCursor(directory: directory + "/log") }
 
+  /// Reads a log on storage of any kind, which stays open.
+  package init(storage: any SegmentStorage) { cursor = GroupCursor(storage: storage, from: 0) }
+
   /// What stands behind the last group, in words, if it is not zeros: a torn write, or one under way just now.
   public var tail: String? { cursor.tail }
 
@@ -150,18 +153,23 @@ extension SegmentStorage {
     _ catalog: SegmentCatalog, _ place: Int, _ names: [String]
   ) throws(LogError) -> StateRebuilder? {
     let header = catalog.segments[place]
-    let name = Checkpoint.fileName(base: header.base)
+    guard let snapshot = try snapshot(before: header.base, of: header.identity, names),
+      // One that outlived a crash which its segment did not is of another history.
+      catalog.firstSequences[place] == snapshot.sequence + 1
+    else { return nil }
+    return StateRebuilder(snapshot)
+  }
+
+  /// What the checkpoint for a position holds; nil if there is none that is sound.
+  func snapshot(before base: Int64, of identity: LogIdentity, _ names: [String]) throws(LogError) -> StateSnapshot? {
+    let name = Checkpoint.fileName(base: base)
     guard names.contains(name) else { return nil }
     let file = try open(name, writable: false)
     defer { file.close() }
     let size = Int(try file.size())
     let block = ByteStorage(capacity: size)
     let bytes = UnsafeMutableRawBufferPointer(start: block.base, count: size)
-    guard try file.read(into: bytes, at: 0) == size,
-      let snapshot = Checkpoint.decode(UnsafeRawBufferPointer(bytes), base: header.base, identity: header.identity),
-      // One that outlived a crash which its segment did not is of another history.
-      catalog.firstSequences[place] == snapshot.sequence + 1
-    else { return nil }
-    return StateRebuilder(snapshot)
+    guard try file.read(into: bytes, at: 0) == size else { return nil }
+    return Checkpoint.decode(UnsafeRawBufferPointer(bytes), base: base, identity: identity)
   }
 }

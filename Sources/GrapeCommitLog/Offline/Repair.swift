@@ -86,6 +86,8 @@ struct Repair {
     var creations: [(id: TopicID, name: String, TopicConfiguration)] = []
     /// Topics to delete at its end, because their deletion was lost here or before.
     var deletions: [TopicID] = []
+    /// Sequences that it stands for once it is rewritten.
+    var sequences: ClosedRange<UInt64>?
 
     var isDamaged: Bool { !reasons.isEmpty }
   }
@@ -95,8 +97,13 @@ struct Repair {
   private var identity: LogIdentity?
   private var report = RepairReport()
   private var topics: [TopicID: (name: String, partitions: Int32)] = [:]
+  private var deleted: Set<TopicID> = []
+  /// Topics whose creation is lost, as a later change calls them.
+  private var altered: [TopicID: (name: String, TopicConfiguration)] = [:]
   private var unknownTopics: [TopicID: (partitions: Int32, stretch: Int)] = [:]
   private var ends: [Place: IndexFile.Part] = [:]
+  /// The last stretch that shows something of a partition.
+  private var seen: [Place: Int] = [:]
   private var sequence: UInt64 = 0
   private var unknownKind: UInt8?
 
@@ -117,17 +124,18 @@ struct Repair {
         .unsupportedFormat,
         "\(storage.directory): an entry of kind \(unknownKind), unknown to this program: use a newer one")
     }
-    let checkpoint = (try? storage.newestCheckpoint()) ?? nil
+    let checkpoint = try newestCheckpoint(names)
     if let checkpoint { learnEnds(from: checkpoint) }
     nameUnknownTopics(checkpoint?.rebuilder)
     let damaged = stretches.indices.filter { stretches[$0].isDamaged }
     if apply, !damaged.isEmpty {
-      // They describe segments that will be no more; the next start makes them anew.
+      for place in damaged { try rewrite(place) }
+      // They describe segments that are no more; the next start makes them anew. Not before: should this be interrupted, the next
+      // repair needs to know what the checkpoint knows.
       for name in try storage.list() where name.hasSuffix(".index") || name.hasSuffix(".checkpoint") {
         try storage.remove(name)
       }
       try storage.synchronizeDirectory()
-      for place in damaged { try rewrite(place) }
     }
     for place in damaged {
       let stretch = stretches[place]
@@ -142,6 +150,20 @@ struct Repair {
   }
 
   // MARK: Finding
+
+  /// The newest sound checkpoint, and the position that it is for. Segments before it may be damaged.
+  private func newestCheckpoint(_ names: [String]) throws(LogError) -> (base: Int64, rebuilder: StateRebuilder)? {
+    for base in names.compactMap(Checkpoint.base(ofFile:)).sorted().reversed() {
+      guard let place = stretches.firstIndex(where: { $0.base == base }),
+        let next = stretches[place...].compactMap({ $0.header?.cleaned?.sequences.lowerBound ?? $0.firstSequence })
+          .first,
+        let snapshot = try storage.snapshot(before: base, of: identity!, names), snapshot.sequence + 1 == next,
+        let rebuilder = StateRebuilder(snapshot)
+      else { continue }
+      return (base, rebuilder)
+    }
+    return nil
+  }
 
   private mutating func findStretches(_ names: [String]) throws(LogError) {
     var files: [Int64: String] = [:]
@@ -296,6 +318,7 @@ struct Repair {
     case .topicDeleted(let id):
       meet(id, 0, place)
       topics[id] = nil
+      deleted.insert(id)
       ends = ends.filter { $0.key.topic != id }
     case .append(let topic, let partition, let baseOffset, let range):
       guard let header = try? RecordBatchHeader(group.part(range.lowerBound, range.count)) else { return }
@@ -306,25 +329,30 @@ struct Repair {
         report.losses.append(
           RepairReport.Loss(
             partition: TopicPartition(topics[topic]?.name ?? "#\(topic)", partition), offsets: expected..<baseOffset))
-        for earlier in stretches.indices where earlier <= place && stretches[earlier].isDamaged && earlier < place {
+        // They were in one of the segments since the last that shows some of the partition.
+        for earlier in (seen[key] ?? 0)..<place where stretches[earlier].isDamaged {
           stretches[earlier].nextOffsets[key] = stretches[earlier].nextOffsets[key] ?? baseOffset
         }
       }
-      note(key, end: header.lastOffset + 1, timestamp: header.maxTimestamp, bytes: UInt64(range.count))
+      note(key, place, end: header.lastOffset + 1, timestamp: header.maxTimestamp, bytes: UInt64(range.count))
     case .partitionState(let topic, let partition, let state):
       meet(topic, partition, place)
-      note(Place(topic: topic, partition: partition), end: state.end, timestamp: state.greatestTimestamp, bytes: 0)
+      note(
+        Place(topic: topic, partition: partition), place, end: state.end, timestamp: state.greatestTimestamp, bytes: 0)
     case .trimmed(let topic, let partition, let start):
       meet(topic, partition, place)
-      note(Place(topic: topic, partition: partition), end: start, timestamp: .min, bytes: 0)
+      note(Place(topic: topic, partition: partition), place, end: start, timestamp: .min, bytes: 0)
     case .offsetCommit(let topic, let partition, _, _): meet(topic, partition, place)
-    case .topicAltered(let id, _, let configuration): meet(id, configuration.partitions - 1, place)
+    case .topicAltered(let id, let name, let configuration):
+      meet(id, configuration.partitions - 1, place)
+      if topics[id] == nil { altered[id] = (name, configuration) }
     case .unknown(let kind, _): unknownKind = kind
     case .topicIDs, .groupDeleted: break
     }
   }
 
-  private mutating func note(_ key: Place, end: Int64, timestamp: Int64, bytes: UInt64) {
+  private mutating func note(_ key: Place, _ place: Int, end: Int64, timestamp: Int64, bytes: UInt64) {
+    seen[key] = place
     var part =
       ends[key]
       ?? IndexFile.Part(
@@ -346,7 +374,8 @@ struct Repair {
   private mutating func learnEnds(from checkpoint: (base: Int64, rebuilder: StateRebuilder)) {
     guard let place = stretches.lastIndex(where: { $0.isDamaged && $0.base < checkpoint.base }) else { return }
     let state = checkpoint.rebuilder.state
-    for (name, id) in state.ids {
+    // What was deleted behind the checkpoint is of no concern any more.
+    for (name, id) in state.ids where !deleted.contains(id) {
       for (number, partition) in state.topics[Int(id)]!.partitions.enumerated() {
         let key = Place(topic: id, partition: Int32(number))
         let known = ends[key]?.end ?? 0
@@ -362,7 +391,7 @@ struct Repair {
 
   private mutating func nameUnknownTopics(_ rebuilder: StateRebuilder?) {
     if unknownTopics.isEmpty { return }
-    var catalogue: [TopicID: (name: String, TopicConfiguration)] = [:]
+    var catalogue = altered
     if let rebuilder {
       for (name, id) in rebuilder.state.ids { catalogue[id] = (name, rebuilder.state.topics[Int(id)]!.configuration) }
     }
@@ -375,6 +404,9 @@ struct Repair {
       if taken.contains(name) { name = "recovered.\(id)" }
       taken.insert(name)
       stretches[place].creations.append((id, name, configuration))
+      for earlier in 0..<place {
+        stretches[earlier].nextOffsets = stretches[earlier].nextOffsets.filter { $0.key.topic != id }
+      }
       report.recoveredTopics.append(name)
       report.losses = report.losses.map { loss in
         var loss = loss
@@ -386,7 +418,7 @@ struct Repair {
 
   // MARK: Mending
 
-  private func rewrite(_ place: Int) throws(LogError) {
+  private mutating func rewrite(_ place: Int) throws(LogError) {
     let stretch = stretches[place]
     let name = SegmentHeader.fileName(base: stretch.base)
     let draft = name + ".repair.tmp"
@@ -396,12 +428,21 @@ struct Repair {
     var rewriter = SegmentRewriter(
       into: target, base: stretch.base, identity: identity!, liveness: .everything, compaction: nil)
     let before =
-      stretches[..<place].compactMap { $0.header?.cleaned?.sequences.upperBound ?? $0.lastSequence }.last ?? 0
+      stretches[..<place].compactMap { ($0.sequences ?? $0.header?.cleaned?.sequences)?.upperBound ?? $0.lastSequence }
+      .last ?? 0
     let after = stretches[(place + 1)...].compactMap { $0.header?.cleaned?.sequences.lowerBound ?? $0.firstSequence }
       .first
     let first = stretch.header?.cleaned?.sequences.lowerBound ?? before + 1
-    let last = max(
-      first, stretch.header?.cleaned?.sequences.upperBound ?? after.map { $0 - 1 } ?? stretch.lastSequence ?? first)
+    let last = stretch.header?.cleaned?.sequences.upperBound ?? after.map { $0 - 1 } ?? stretch.lastSequence ?? first
+    if last < first {
+      // It never had a group, and a rewritten one would claim a sequence.
+      try SegmentHeader(
+        identity: identity!, base: stretch.base, capacity: stretch.upperBound - stretch.base, created: 0
+      ).write(to: target)
+      try target.synchronize()
+      return try putInPlace(stretch, draft, name)
+    }
+    stretches[place].sequences = first...last
     for (id, topic, configuration) in stretch.creations {
       rewriter.create(id, name: topic, configuration)
     }
@@ -424,6 +465,10 @@ struct Repair {
     _ = try rewriter.finish(
       base: stretch.base, capacity: stretch.upperBound - stretch.base, generation: 1,
       parts: parts.values.sorted { $0.key < $1.key }, sequences: first...last, compacted: false, now: 0)
+    try putInPlace(stretch, draft, name)
+  }
+
+  private func putInPlace(_ stretch: Stretch, _ draft: String, _ name: String) throws(LogError) {
     if stretch.file == name {
       if try storage.list().contains(name + Self.damagedSuffix) { try storage.remove(name + Self.damagedSuffix) }
       try storage.rename(name, to: name + Self.damagedSuffix)
