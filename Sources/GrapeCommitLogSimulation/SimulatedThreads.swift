@@ -6,6 +6,8 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
   /// In the order in which the log made them.
   package private(set) var queues: [SimulatedJobQueue] = []
   private var writer: Writer?
+  /// Told of every job before it is done, by the name of its queue.
+  var willDo: ((String) -> Void)?
   /// The queue whose job, or the writer whose step, is being done.
   package private(set) var running: [Runner] = []
 
@@ -82,6 +84,7 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
   /// The next job of a queue; false if there is none.
   package func step(_ queue: SimulatedJobQueue) -> Bool {
     guard let job = queue.take() else { return false }
+    willDo?(queue.name)
     running.append(.queue(queue.name))
     defer { running.removeLast() }
     job()
@@ -101,6 +104,7 @@ package final class SimulatedThreads: LogThreads, @unchecked Sendable {
   /// Forgets all work, as the death of the process does.
   package func discard() {
     writer = nil
+    willDo = nil
     for queue in queues { queue.discard() }
     queues = []
   }

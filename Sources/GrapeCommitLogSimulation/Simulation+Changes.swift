@@ -28,6 +28,8 @@ extension Simulation {
     case .commit(let transaction): log.commit(transaction) { box.value($0) }
     case .createTopic(let name, let configuration):
       log.createTopic(name, configuration: configuration) { box.value($0.map { .topicChange }) }
+    case .alterTopic(let name, let configuration):
+      log.alterTopic(name, configuration: configuration) { box.value($0.map { .topicChange }) }
     case .deleteTopic(let name): log.deleteTopic(name) { box.value($0.map { .topicChange }) }
     case .deleteRecords(let partition, let offset):
       log.deleteRecords(of: partition, before: offset) { box.value($0.map { .topicChange }) }
@@ -100,6 +102,22 @@ extension Simulation {
     submit(
       .createTopic(random.pick(Self.topicNames), TopicConfiguration(partitions: Int32(1 + random.below(3)))))
   }
+
+  /// Changes limits, none of which is ever reached: what goes by itself is the cleaning simulation's to check.
+  func alterTopic() {
+    let name = random.pick(Self.topicNames)
+    let partitions = model.latest.topic(name)?.configuration.partitions ?? 1
+    submit(
+      .alterTopic(
+        name,
+        TopicConfiguration(
+          partitions: random.chance(1, in: 10) ? partitions % 3 + 1 : partitions,
+          retentionMilliseconds: random.pick([nil, Self.veryLong]), retentionBytes: random.pick([nil, 1 << 50]),
+          dropsUnconsumed: random.chance(1, in: 2))))
+  }
+
+  /// Ten years, in milliseconds.
+  private static let veryLong: Int64 = 315_360_000_000
 
   /// Gives up records, mostly many.
   func deleteRecords() {

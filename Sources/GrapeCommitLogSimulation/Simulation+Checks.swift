@@ -40,7 +40,11 @@ extension Simulation {
     let end = try close()
     if end != .closed { throw Wrong(message: "closing failed without a fault") }
     try verifyBeside()
-    if random.chance(1, in: 3), try damage() { return }
+    if repairs {
+      if try repairDamage() { return }
+    } else if random.chance(1, in: 3), try damage() {
+      return
+    }
     try start(after: .closed)
     _ = try close()
   }

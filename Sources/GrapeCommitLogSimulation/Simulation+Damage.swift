@@ -82,7 +82,7 @@ extension Simulation {
 
   /// Compares a log that opened although a bit had turned over with the model, and closes it.
   private func isWhole(_ bit: Bit, _ cuts: [RecoveryReport.Cut], _ noticed: Bool) throws(Wrong) -> Bool {
-    var found = try readEverything(damaged: true)
+    let found = try readEverything(damaged: true)
     if found.isDamaged && !noticed { throw Wrong(message: "\(bit) turned over: a reader notices, verify does not") }
     let difference = model.visible.difference(from: found)
     if let difference {
@@ -90,7 +90,6 @@ extension Simulation {
       guard cuts.contains(where: { $0.file.hasSuffix(bit.file) }) else {
         throw Wrong(message: "damage went unnoticed: \(difference)")
       }
-      found.isCut = true
       if let wrong = model.damaged(found: found) {
         throw Wrong(message: "a damaged log lost more than its end: \(wrong)")
       }

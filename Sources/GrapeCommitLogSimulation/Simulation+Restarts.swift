@@ -7,6 +7,7 @@ extension Simulation {
     note("  \(end)")
     // Some time passes until it does: nothing that was acknowledged may be lost by what follows.
     threads.discard()
+    countCleaned()
     log = nil
     try start(after: endProcess(end))
   }
@@ -116,10 +117,13 @@ extension Simulation {
     model.closed()
     try check()
     threads.discard()
+    countCleaned()
     self.log = nil
     if !failing { return .closed }
     return disk.failedSynchronizations > 0 ? .powerLost : .killed
   }
+
+  private func countCleaned() { summary.cleaned += Int(log?.statistics.cleanedSegments ?? 0) }
 
   private final class Flag {
     var count = 0

@@ -33,6 +33,8 @@ package final class Simulation: @unchecked Sendable {
   private let weights: [Int]
   private let stepCount: Int
   private let seed: UInt64
+  /// In the end the log is damaged and repaired.
+  let repairs: Bool
   private var traced: [String]?
   var summary = Summary()
 
@@ -49,16 +51,9 @@ package final class Simulation: @unchecked Sendable {
   }
 
   /// Runs the simulation of a seed. Throws what is wrong with the log.
-  @discardableResult
-  package static func run(seed: UInt64) throws(Failure) -> Summary {
-    let simulation = Simulation(seed: seed, tracing: false)
-    try simulation.runToTheEnd()
-    return simulation.summary
-  }
-
-  /// Everything that happens in the simulation of a seed, in words.
-  package static func traced(seed: UInt64) throws(Failure) -> (Summary, trace: [String]) {
-    let simulation = Simulation(seed: seed, tracing: true)
+  /// - Parameter repairs: in the end the log is damaged and repaired.
+  static func run(seed: UInt64, tracing: Bool, repairs: Bool) throws(Failure) -> (Summary, trace: [String]) {
+    let simulation = Simulation(seed: seed, tracing: tracing, repairs: repairs)
     try simulation.runToTheEnd()
     return (simulation.summary, simulation.traced ?? [])
   }
@@ -81,8 +76,9 @@ package final class Simulation: @unchecked Sendable {
     let message: String
   }
 
-  private init(seed: UInt64, tracing: Bool) {
+  private init(seed: UInt64, tracing: Bool, repairs: Bool) {
     self.seed = seed
+    self.repairs = repairs
     random = SimulationRandom(seed: seed)
     disk = SimulatedDisk(seed: random.next())
     directory = disk.mount()
@@ -178,6 +174,7 @@ package final class Simulation: @unchecked Sendable {
     case .commitOffsets: commit(partitions: 0, records: 0, size: 0)
     case .commitBadly: commitBadly()
     case .createTopic: createTopic()
+    case .alterTopic: alterTopic()
     case .deleteTopic: deleteTopic()
     case .deleteRecords: deleteRecords()
     case .deleteGroup: deleteGroup()

@@ -1,7 +1,7 @@
 /// What may happen next in a simulation.
 enum SimulationStep: Int, CaseIterable {
   case commitSmall, commitLarge, commitHuge, commitMany, commitOffsets, commitBadly
-  case createTopic, deleteTopic, deleteRecords, deleteGroup
+  case createTopic, alterTopic, deleteTopic, deleteRecords, deleteGroup
   case read, readByTime, lookAround, checkEverything, verify
   case watch, cancelWatch
   case stepWriter, stepReader, stepHousekeeper, stepCleaner, tick
@@ -20,6 +20,7 @@ enum SimulationStep: Int, CaseIterable {
     case .commitOffsets: 20
     case .commitBadly: 8
     case .createTopic: 12
+    case .alterTopic: 6
     case .deleteTopic: 4
     case .deleteRecords: 8
     case .deleteGroup: 2

@@ -25,6 +25,8 @@ extension Simulation {
     /// Bits turned over, and how many of them were noticed.
     package var flips = 0
     package var noticedFlips = 0
+    /// Segments rewritten by processes that came to their end.
+    package var cleaned = 0
 
     package init() {}
 
@@ -44,13 +46,14 @@ extension Simulation {
       left.lost += right.lost
       left.flips += right.flips
       left.noticedFlips += right.noticedFlips
+      left.cleaned += right.cleaned
     }
 
     package var description: String {
       "\(operations) operations in \(steps) steps, \(calls) calls to the disk, \(interludes) interludes; "
         + "\(reads) reads, \(failedReads) of them failed; \(starts) starts, \(failedStarts) failed; \(kills) kills, "
         + "\(powerLosses) losses of power, \(faults) faults, \(cuts) cuts, \(lost) operations lost; "
-        + "\(flips) bits flipped, \(noticedFlips) noticed"
+        + "\(flips) bits flipped, \(noticedFlips) noticed; \(cleaned) segments cleaned"
     }
   }
 }

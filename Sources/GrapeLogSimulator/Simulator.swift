@@ -6,8 +6,8 @@ import Synchronization
   import Glibc
 #endif
 
-/// Runs simulations of the log: `--seeds FROM..TO` (both included) or `--seed N [--trace]`, with `--jobs N` at a time.
-/// Stops at the first seed that fails, with exit code 1.
+/// Runs simulations of the log: `--seeds FROM..TO` (both included) or `--seed N [--trace]`, with `--jobs N` at a time, of
+/// `--scenario log`, unless told otherwise, `cleaning` or `repair`. Stops at the first seed that fails, with exit code 1.
 @main
 struct Simulator {
   static func main() {
@@ -18,7 +18,7 @@ struct Simulator {
       complain("\(error.message)\n\(Arguments.usage)\n")
       exit(64)
     }
-    let runs = Runs(arguments.seeds)
+    let runs = Runs(arguments.scenario, arguments.seeds)
     CrashReport.install(jobs: arguments.jobs)
     let progress = Progress(runs)
     DispatchQueue.concurrentPerform(iterations: arguments.jobs) { job in
@@ -26,23 +26,23 @@ struct Simulator {
     }
     progress.finish()
     guard let failed = runs.failed else { return }
-    complain(describe(failed, traced: arguments.trace))
+    complain(describe(failed, arguments))
     exit(1)
   }
 
   /// A failed seed is run once more, to tell what led to the failure.
-  private static func describe(_ failure: Simulation.Failure, traced: Bool) -> String {
+  private static func describe(_ failure: Simulation.Failure, _ arguments: Arguments) -> String {
     var failure = failure
-    if !traced {
+    if !arguments.trace {
       do throws(Simulation.Failure) {
-        _ = try Simulation.traced(seed: failure.seed)
+        _ = try arguments.scenario.run(seed: failure.seed, tracing: true)
         return "\(failure)\nThe same seed passes when it is run again: the simulation is not deterministic.\n"
       } catch {
         failure = error
       }
       failure.trace = failure.trace.suffix(60)
     }
-    return "\(failure)\nEverything that led to it: --seed \(failure.seed) --trace\n"
+    return "\(failure)\nEverything that led to it: --scenario \(arguments.scenario) --seed \(failure.seed) --trace\n"
   }
 }
 
@@ -63,13 +63,15 @@ func complain(_ text: String) {
 
 /// The command line.
 struct Arguments {
-  static let usage = "usage: GrapeLogSimulator (--seeds FROM..TO | --seed N [--trace]) [--jobs N]"
+  static let usage =
+    "usage: GrapeLogSimulator [--scenario log|cleaning|repair] (--seeds FROM..TO | --seed N [--trace]) [--jobs N]"
 
   struct Wrong: Error {
     let message: String
   }
 
   private(set) var seeds: ClosedRange<UInt64> = 1...1_000
+  private(set) var scenario = SimulationScenario.log
   private(set) var trace = false
   private(set) var jobs = 1
 
@@ -78,6 +80,13 @@ struct Arguments {
     while let argument = rest.popFirst() {
       switch argument {
       case "--trace": trace = true
+      case "--scenario":
+        let name = rest.popFirst() ?? ""
+        guard let found = SimulationScenario(rawValue: name) else {
+          let known = SimulationScenario.allCases.map(\.rawValue).joined(separator: ", ")
+          throw Wrong(message: "--scenario \(name): there is \(known)")
+        }
+        scenario = found
       case "--seed":
         let seed = try Self.number(rest.popFirst(), argument)
         seeds = seed...seed
@@ -112,9 +121,11 @@ final class Runs: Sendable {
   }
 
   let seeds: ClosedRange<UInt64>
+  private let scenario: SimulationScenario
   private let state: Mutex<State>
 
-  init(_ seeds: ClosedRange<UInt64>) {
+  init(_ scenario: SimulationScenario, _ seeds: ClosedRange<UInt64>) {
+    self.scenario = scenario
     self.seeds = seeds
     state = Mutex(State(next: seeds.lowerBound))
   }
@@ -132,14 +143,8 @@ final class Runs: Sendable {
     while let seed = take() {
       CrashReport.running(seed, job: job)
       do throws(Simulation.Failure) {
-        let summary: Simulation.Summary
-        if tracing {
-          let trace: [String]
-          (summary, trace) = try Simulation.traced(seed: seed)
-          print(trace.joined(separator: "\n"))
-        } else {
-          summary = try Simulation.run(seed: seed)
-        }
+        let (summary, trace) = try scenario.run(seed: seed, tracing: tracing)
+        if tracing { print(trace.joined(separator: "\n")) }
         state.withLock { state in
           state.done += 1
           state.total += summary

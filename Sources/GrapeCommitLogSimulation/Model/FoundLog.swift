@@ -14,9 +14,40 @@ struct FoundLog {
   var groups: [String: [TopicPartition: CommittedOffset]]
   /// Something could not be read, and readers were told that it is damaged.
   var isDamaged = false
-  /// The end of the log was cut off. Segments before it may have been cleaned of what only the end declared dead: a topic
-  /// that was deleted there is back, without records that were freed meanwhile.
-  var isCut = false
+  /// The end of the log was cut off; nil if it was not.
+  var cut: CutOff?
+}
+
+/// What the end of a log that was cut off had declared dead. Segments before it may have been cleaned of that: a topic that was deleted
+/// there is back without records and offsets that were freed meanwhile, as are records that were given up.
+struct CutOff {
+  private(set) var topics: Set<String> = []
+  /// First offset that would have stayed.
+  private(set) var starts: [TopicPartition: Int64] = [:]
+
+  init(_ operations: some Sequence<LogOperation>) {
+    for operation in operations {
+      switch operation.request {
+      case .deleteTopic(let name): topics.insert(name)
+      case .deleteRecords(let partition, let offset): starts[partition] = max(starts[partition] ?? 0, offset)
+      case .commit, .createTopic, .alterTopic, .deleteGroup: break
+      }
+    }
+  }
+
+  func covers(_ batch: ModelBatch, of partition: TopicPartition) -> Bool {
+    topics.contains(partition.topic) || batch.endOffset <= starts[partition] ?? 0
+  }
+
+  /// What a state's groups may look like, to be compared with what they do.
+  func groups(
+    _ groups: [String: [TopicPartition: CommittedOffset]], found: [String: [TopicPartition: CommittedOffset]]
+  ) -> [String: [TopicPartition: CommittedOffset]] {
+    groups.reduce(into: [:]) { result, group in
+      let left = group.value.filter { !topics.contains($0.key.topic) || found[group.key]?[$0.key] != nil }
+      if !left.isEmpty { result[group.key] = left }
+    }
+  }
 }
 
 extension ModelState {
@@ -35,21 +66,23 @@ extension ModelState {
         }
       }
     }
-    if groups != found.groups { return "groups' offsets \(found.groups), expected \(groups)" }
+    let expected = found.cut?.groups(groups, found: found.groups) ?? groups
+    if expected != found.groups { return "groups' offsets \(found.groups), expected \(expected)" }
     place = 0
     for topic in topics {
       for (number, partition) in topic.partitions.enumerated() {
         let there = found.partitions[place].batches
         place += 1
-        if !found.isDamaged && !found.isCut && there.count != partition.batches.count {
-          return "\(topic.name)/\(number) has \(there.count) batches, expected \(partition.batches.count)"
+        let name = TopicPartition(topic.name, Int32(number))
+        if let cut = found.cut {
+          if let wrong = partition.difference(from: there, cut, name, isDamaged: found.isDamaged) { return wrong }
+          continue
         }
-        let pieces = found.isCut ? there.indices.map { there[$0...$0] } : [there[...]]
-        for piece in pieces {
-          let first = found.isCut ? partition.batchNumber(of: piece.first!.baseOffset) : partition.first
-          if let difference = partition.difference(from: piece, at: first) {
-            return "\(topic.name)/\(number): \(difference)"
-          }
+        if !found.isDamaged && there.count != partition.batches.count {
+          return "\(name) has \(there.count) batches, expected \(partition.batches.count)"
+        }
+        if let difference = partition.difference(from: there[...], at: partition.first) {
+          return "\(name): \(difference)"
         }
       }
     }
@@ -65,6 +98,23 @@ extension ModelState {
 }
 
 extension ModelState.Partition {
+  /// The first difference between batches that were read and those that must be there although the log's end was cut off.
+  fileprivate func difference(
+    from found: [LogBatch], _ cut: CutOff, _ name: TopicPartition, isDamaged: Bool
+  ) -> String? {
+    for place in found.indices {
+      if let wrong = difference(from: found[place...place], at: batchNumber(of: found[place].baseOffset)) {
+        return "\(name): \(wrong)"
+      }
+    }
+    if isDamaged { return nil }
+    let there = Set(found.map(\.baseOffset))
+    for batch in batches where !there.contains(batch.baseOffset) && !cut.covers(batch, of: name) {
+      return "\(name): the batch at offset \(batch.baseOffset) is gone"
+    }
+    return nil
+  }
+
   /// The first difference between batches that were read, and those from number `first` on.
   func difference(from found: ArraySlice<LogBatch>, at first: Int) -> String? {
     var place = first

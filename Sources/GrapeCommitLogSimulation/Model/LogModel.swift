@@ -172,12 +172,15 @@ final class LogModel {
     let all = history + uncertain
     let last = all.last { $0.hasEffect }?.number ?? 0
     let floor = (all.lastIndex { $0.hasEffect && ($0.durableBefore ?? .max) < last } ?? -1) + 1
+    var found = found
     var candidate = ModelState()
     for operation in all.prefix(floor) { candidate.apply(operation) }
-    guard let nearest = candidate.difference(from: found) else { return nil }
-    for operation in all[floor...] {
-      candidate.apply(operation)
-      if candidate.difference(from: found) == nil { return nil }
+    var nearest: String?
+    for next in floor...all.count {
+      if next > floor { candidate.apply(all[next - 1]) }
+      found.cut = CutOff(all[next...])
+      guard let difference = candidate.difference(from: found) else { return nil }
+      if nearest == nil { nearest = difference }
     }
     return nearest
   }

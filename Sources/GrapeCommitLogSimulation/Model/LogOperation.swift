@@ -6,6 +6,7 @@ final class LogOperation {
   enum Request {
     case commit(Transaction)
     case createTopic(String, TopicConfiguration)
+    case alterTopic(String, TopicConfiguration)
     case deleteTopic(String)
     case deleteRecords(TopicPartition, before: Int64)
     case deleteGroup(String)
@@ -50,8 +51,8 @@ final class LogOperation {
     if case .refused = outcome { return false }
     switch request {
     case .createTopic: return topic != nil
-    // Whether it leaves a trace if there was nothing to delete is not for the model to know.
-    case .deleteRecords: return false
+    // Whether it leaves a trace if there was nothing to change is not for the model to know.
+    case .deleteRecords, .alterTopic: return false
     case .commit, .deleteTopic, .deleteGroup: return true
     }
   }
@@ -71,6 +72,8 @@ extension LogOperation: CustomStringConvertible {
       return "#\(number) commit \(transaction.durability) [\((appends + offsets).joined(separator: ", "))]: \(answer)"
     case .createTopic(let name, let configuration):
       return "#\(number) create \(name) with \(configuration.partitions) partitions: \(answer)"
+    case .alterTopic(let name, let configuration):
+      return "#\(number) alter \(name) to \(configuration): \(answer)"
     case .deleteTopic(let name): return "#\(number) delete \(name): \(answer)"
     case .deleteRecords(let partition, let offset): return "#\(number) trim \(partition) to \(offset): \(answer)"
     case .deleteGroup(let name): return "#\(number) delete group \(name): \(answer)"

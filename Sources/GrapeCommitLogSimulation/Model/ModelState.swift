@@ -66,7 +66,7 @@ struct ModelState {
     /// Tells a topic from one of the same name that was deleted.
     let incarnation: Int
     let name: String
-    let configuration: TopicConfiguration
+    var configuration: TopicConfiguration
     var partitions: [Partition]
   }
 
@@ -110,6 +110,11 @@ struct ModelState {
           partitions: (0..<configuration.partitions).map { _ in Partition() })
       operation.topic = fresh
       topics.insert(fresh, at: topics.firstIndex { $0.name > name } ?? topics.count)
+      return .done
+    case .alterTopic(let name, let configuration):
+      guard let place = topics.firstIndex(where: { $0.name == name }) else { return .refused(.noSuchTopic) }
+      guard topics[place].partitions.count == Int(configuration.partitions) else { return .refused(.invalidArgument) }
+      topics[place].configuration = configuration
       return .done
     case .deleteTopic(let name):
       guard let place = topics.firstIndex(where: { $0.name == name }) else { return .refused(.noSuchTopic) }
