@@ -312,6 +312,7 @@ struct Repair {
       // Its name is free again: the deletion of the topic that had it is lost.
       for (old, topic) in topics where topic.name == name && old != id {
         topics[old] = nil
+        deleted.insert(old)
         if let damaged = stretches[..<place].lastIndex(where: \.isDamaged) { stretches[damaged].deletions.append(old) }
       }
       topics[id] = (name, configuration.partitions)
