@@ -122,7 +122,9 @@ extension CommitLog {
   private func settle(_ state: Settled, _ completion: @escaping @Sendable () -> Void) {
     submit(
       Operation(
-        .commit(Transaction(durability: .disk)) { result in
+        // What waits in the queue must not keep the log alive.
+        .commit(Transaction(durability: .disk)) { [weak self] result in
+          guard let self else { return completion() }
           switch result {
           case .success:
             let added = self.cleaner.add {

@@ -43,10 +43,10 @@ extension CommitLog {
       let some = Array(trims[first..<min(first + Self.trimBatch, trims.count)])
       submit(
         Operation(
-          .trim(some) { result in
+          .trim(some) { [weak self] result in
             // A topic deleted meanwhile needs no trimming.
             if case .failure(let error) = result, error.code != .noSuchTopic, error.code != .closed {
-              self.note(error)
+              self?.note(error)
             }
           }))
       first += some.count
