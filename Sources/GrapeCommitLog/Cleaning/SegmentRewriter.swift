@@ -120,9 +120,15 @@ struct SegmentRewriter: ~Copyable {
     }
   }
 
-  mutating func add(_ header: GroupHeader, _ group: UnsafeRawBufferPointer) throws(WireError) {
+  /// Takes over what is wanted of a group.
+  ///
+  /// - Parameter deleting: topics that are deleted before it: their deletion was lost.
+  mutating func add(
+    _ header: GroupHeader, _ group: UnsafeRawBufferPointer, deleting: [TopicID] = []
+  ) throws(WireError) {
     finishGroup()
     open = header
+    for id in deleting { keepDeletion(of: id) }
     do throws(EntryDecoder.Malformed) {
       var decoder = EntryDecoder(group: group)
       var start = GroupHeader.byteCount
@@ -261,6 +267,17 @@ struct SegmentRewriter: ~Copyable {
     let storage = ByteStorage(capacity: bytes)
     var encoder = EntryEncoder(UnsafeMutableRawBufferPointer(start: storage.base, count: bytes))
     encoder.topicCreated(id, name: name, configuration)
+    keep(
+      UnsafeRawBufferPointer(start: storage.base, count: bytes).part(
+        GroupHeader.byteCount, bytes - GroupHeader.byteCount))
+    withExtendedLifetime(storage) {}
+  }
+
+  private mutating func keepDeletion(of id: TopicID) {
+    let bytes = GroupHeader.byteCount + EntryEncoder.topicDeletedBytes
+    let storage = ByteStorage(capacity: bytes)
+    var encoder = EntryEncoder(UnsafeMutableRawBufferPointer(start: storage.base, count: bytes))
+    encoder.topicDeleted(id)
     keep(
       UnsafeRawBufferPointer(start: storage.base, count: bytes).part(
         GroupHeader.byteCount, bytes - GroupHeader.byteCount))

@@ -86,6 +86,8 @@ struct Repair {
     var creations: [(id: TopicID, name: String, TopicConfiguration)] = []
     /// Topics to delete at its end, because their deletion was lost here or before.
     var deletions: [TopicID] = []
+    /// Topics to delete before the group with a sequence, because their deletion was lost here.
+    var deletionsBefore: [UInt64: [TopicID]] = [:]
     /// Sequences that it stands for once it is rewritten.
     var sequences: ClosedRange<UInt64>?
 
@@ -313,7 +315,12 @@ struct Repair {
       for (old, topic) in topics where topic.name == name && old != id {
         topics[old] = nil
         deleted.insert(old)
-        if let damaged = stretches[..<place].lastIndex(where: \.isDamaged) { stretches[damaged].deletions.append(old) }
+        ends = ends.filter { $0.key.topic != old }
+        if stretches[place].isDamaged {
+          stretches[place].deletionsBefore[sequence, default: []].append(old)
+        } else if let damaged = stretches[..<place].lastIndex(where: \.isDamaged) {
+          stretches[damaged].deletions.append(old)
+        }
       }
       topics[id] = (name, configuration.partitions)
     case .topicDeleted(let id):
@@ -450,7 +457,7 @@ struct Repair {
     if let source = stretch.file {
       let file = try storage.open(source, writable: false)
       defer { file.close() }
-      try salvage(try scanner(stretch, file), into: &rewriter, within: first...last)
+      try salvage(try scanner(stretch, file), into: &rewriter, within: first...last, deleting: stretch.deletionsBefore)
     }
     var parts = stretch.ends
     for (key, offset) in stretch.nextOffsets {
@@ -479,7 +486,8 @@ struct Repair {
   }
 
   private func salvage(
-    _ scanner: SegmentScanner, into rewriter: inout SegmentRewriter, within sequences: ClosedRange<UInt64>
+    _ scanner: SegmentScanner, into rewriter: inout SegmentRewriter, within sequences: ClosedRange<UInt64>,
+    deleting deletions: [UInt64: [TopicID]]
   ) throws(LogError) {
     var sequence: UInt64 = sequences.lowerBound - 1
     while true {
@@ -491,7 +499,7 @@ struct Repair {
         // A group that makes no sense in spite of its CRC is given up as a whole.
         if Self.isSound(bytes) {
           do throws(WireError) {
-            try rewriter.add(header, bytes)
+            try rewriter.add(header, bytes, deleting: deletions[header.sequence] ?? [])
           } catch {
             throw LogError(.failed, "\(scanner.file.path): byte \(at): \(error.message)")
           }
