@@ -21,6 +21,9 @@ import Testing
     #expect(summary.kills > 0 && summary.powerLosses > 0 && summary.cleaned > summary.starts)
   }
 
+  @Test("what a repair does not list as lost is there, and new records get the offsets that come next")
+  func repair() { _ = run(.repair, 1...100) }
+
   @Test("the same seed does the same again, step by step", arguments: SimulationScenario.allCases)
   func deterministic(_ scenario: SimulationScenario) throws {
     for seed: UInt64 in 1...10 {
