@@ -13,6 +13,13 @@ final class RunState {
   private var partition: Int32 = 0
   /// The delivery's partition, once it was looked at.
   private var own: PartitionOverlay?
+  /// `own` is being looked at.
+  private var isLooking = false
+  // What reads go through, without reference counts: `own` keeps it, and changes none of it before the delivery's end.
+  private var older: UnsafeMutablePointer<UnsafeMutablePointer<StateTable>>
+  private var olderCount = 0
+  private var olderCapacity = 16
+  private unowned(unsafe) var base: (any StateBase)?
   /// What the delivery writes, once it does.
   private var table: UnsafeMutablePointer<StateTable>?
   /// Partitions of others that were looked at.
@@ -38,12 +45,14 @@ final class RunState {
     self.outputs = outputs
     maxKey = space?.info.maxKey ?? StateLimits.key
     maxValue = space?.info.maxValue ?? StateLimits.value
+    older = .allocate(capacity: olderCapacity)
     scratch = .allocate(byteCount: StateLimits.fullKey + 1, alignment: 16)
   }
 
   deinit {
     if let table { space?.tables.give(table) }
     scratch.deallocate()
+    older.deallocate()
   }
 
   // MARK: Deliveries and events
@@ -106,6 +115,9 @@ final class RunState {
     failure = nil
     if let table { space?.tables.give(table) }
     table = nil
+    isLooking = false
+    base = nil
+    olderCount = 0
     own?.end()
     own = nil
     for overlay in visited { overlay.leave() }
@@ -115,17 +127,24 @@ final class RunState {
   // MARK: Opening
 
   @inline(__always)
-  private func open() throws(StateError) -> PartitionOverlay {
-    if isOpen, let own { return own }
-    return try openSlowly()
+  private func open() throws(StateError) {
+    if !(isOpen && isLooking) { try openSlowly() }
   }
 
   @inline(never)
-  private func openSlowly() throws(StateError) -> PartitionOverlay {
+  private func openSlowly() throws(StateError) {
     let overlay = try checkedSpace().partition(partition)
     try overlay.begin()
+    if overlay.segments.count > olderCapacity {
+      older.deallocate()
+      olderCapacity = 2 * overlay.segments.count
+      older = .allocate(capacity: olderCapacity)
+    }
+    olderCount = overlay.segments.count
+    for (index, segment) in overlay.segments.enumerated() { (older + index).initialize(to: segment.table) }
+    base = overlay.base
     own = overlay
-    return overlay
+    isLooking = true
   }
 
   private func checkedSpace() throws(StateError) -> StateSpace {
@@ -142,7 +161,11 @@ final class RunState {
 
   /// The partition that is read: the delivery's own (nil), or another, which is not what the delivery's handlers write.
   private func overlay(_ wanted: Int32?) throws(StateError) -> (overlay: PartitionOverlay, isOwn: Bool) {
-    guard let wanted, wanted != partition else { return (try open(), true) }
+    guard let wanted, wanted != partition else {
+      try open()
+      // It was opened just now.
+      return (own.unsafelyUnwrapped, true)
+    }
     if let known = visited.first(where: { $0.partition == wanted }) {
       _ = try checkedSpace()
       return (known, false)
@@ -167,27 +190,25 @@ final class RunState {
 
   @inline(__always)
   private func found(_ key: UnsafeRawBufferPointer, _ hash: UInt64) throws(StateError) -> StateFound? {
-    let own = try open()
+    try open()
     if let table {
       let index = table.pointee.find(key, hash)
       if index >= 0 { return table.pointee[index].block.bytes.map { StateFound(entry: $0) } }
     }
-    return try older(key, hash, own)
+    return try older(key, hash)
   }
 
   /// What the delivery itself did not write.
   @inline(__always)
-  private func older(
-    _ key: UnsafeRawBufferPointer, _ hash: UInt64, _ own: PartitionOverlay
-  ) throws(StateError) -> StateFound? {
-    var position = own.segments.count
+  private func older(_ key: UnsafeRawBufferPointer, _ hash: UInt64) throws(StateError) -> StateFound? {
+    var position = olderCount
     while position > 0 {
       position &-= 1
-      let table = own.segments[position].table
+      let table = older[position]
       let index = table.pointee.find(key, hash)
       if index >= 0 { return table.pointee[index].block.bytes.map { StateFound(entry: $0) } }
     }
-    return try own.base.entry(key)
+    return try base.unsafelyUnwrapped.entry(key)
   }
 
   // MARK: Writing
@@ -210,7 +231,7 @@ final class RunState {
   func write(
     _ key: UnsafeRawBufferPointer, header: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer
   ) throws(StateError) {
-    _ = try open()
+    try open()
     let table = writable(space.unsafelyUnwrapped)
     let hash = StateHash.hash(key, start: hashStart)
     let known = table.pointee.find(key, hash)
@@ -224,7 +245,7 @@ final class RunState {
   }
 
   func remove(_ key: UnsafeRawBufferPointer) throws(StateError) {
-    _ = try open()
+    try open()
     let table = writable(space.unsafelyUnwrapped)
     let hash = StateHash.hash(key, start: hashStart)
     let known = table.pointee.find(key, hash)
@@ -235,7 +256,7 @@ final class RunState {
 
   /// Appends to the value of an entry, or makes one. The value's size now.
   func append(_ key: UnsafeRawBufferPointer, _ data: UnsafeRawBufferPointer) throws(StateError) -> Int {
-    let own = try open()
+    try open()
     let table = writable(space.unsafelyUnwrapped)
     let hash = StateHash.hash(key, start: hashStart)
     let known = table.pointee.find(key, hash)
@@ -247,7 +268,7 @@ final class RunState {
       count(table)
       return size
     }
-    let old = known >= 0 ? nil : try older(key, hash, own)
+    let old = known >= 0 ? nil : try older(key, hash)
     let entry = old?.entry ?? Self.plainHeader.unsafeBytes
     let size = try appended(to: entry, data.count)
     let total = entry.count + data.count
