@@ -441,7 +441,8 @@ struct Repair {
     let after = stretches[(place + 1)...].compactMap { $0.header?.cleaned?.sequences.lowerBound ?? $0.firstSequence }
       .first
     let first = stretch.header?.cleaned?.sequences.lowerBound ?? before + 1
-    let last = stretch.header?.cleaned?.sequences.upperBound ?? after.map { $0 - 1 } ?? stretch.lastSequence ?? first
+    let last =
+      stretch.header?.cleaned?.sequences.upperBound ?? lastSequence(of: place, from: first, before: after)
     if last < first {
       // It never had a group, and a rewritten one would claim a sequence.
       try SegmentHeader(
@@ -474,6 +475,20 @@ struct Repair {
       base: stretch.base, capacity: stretch.upperBound - stretch.base, generation: 1,
       parts: parts.values.sorted { $0.key < $1.key }, sequences: first...last, compacted: false, now: 0)
     try putInPlace(stretch, draft, name)
+  }
+
+  /// The last sequence that a damaged segment stands for: up to the next group that is there, but for what must be left to a segment between
+  /// of which nothing is, and which has to tell what was lost in it, too.
+  private func lastSequence(of place: Int, from first: UInt64, before after: UInt64?) -> UInt64 {
+    let own = stretches[place].lastSequence
+    guard let after else { return own ?? first }
+    if place + 1 < stretches.count {
+      let next = stretches[place + 1]
+      if next.isDamaged, next.firstSequence == nil, next.header?.cleaned == nil {
+        return min(max(own ?? first, first), after - 1)
+      }
+    }
+    return after - 1
   }
 
   private func putInPlace(_ stretch: Stretch, _ draft: String, _ name: String) throws(LogError) {
