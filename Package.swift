@@ -121,7 +121,8 @@ let package = Package(
     .testTarget(
       name: "GrapeEngineTests",
       dependencies: [
-        "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire",
+        "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore",
+        "GrapeWire",
       ]),
   ],
   swiftLanguageModes: [.v6]

@@ -181,19 +181,24 @@ package struct LMDBFileCheck {
   }
 
   private func page(_ number: Int, count: Int = 1) throws(StateError) -> UnsafeRawBufferPointer {
-    guard number >= 0, (number + count) * pageSize <= file.count else { throw damage(number, "the file ends before it") }
+    guard number >= 0, (number + count) * pageSize <= file.count else {
+      throw damage(number, "the file ends before it")
+    }
     return UnsafeRawBufferPointer(rebasing: file[number * pageSize..<(number + count) * pageSize])
   }
 
   private mutating func walk(_ tree: Tree, _ content: Content) throws(StateError) {
     var seen = Seen()
     if tree.isEmpty {
-      guard tree.entries == 0, tree.depth == 0 else { throw damage(-1, "a tree without root has \(tree.entries) entries") }
+      guard tree.entries == 0, tree.depth == 0 else {
+        throw damage(-1, "a tree without root has \(tree.entries) entries")
+      }
       return
     }
     guard (1...32).contains(tree.depth) else { throw damage(tree.root, "a tree of depth \(tree.depth)") }
     try walk(tree.root, level: 1, tree, content, &seen, Bounds())
-    guard seen.branchPages == tree.branchPages, seen.leafPages == tree.leafPages, seen.overflowPages == tree.overflowPages,
+    guard seen.branchPages == tree.branchPages, seen.leafPages == tree.leafPages,
+      seen.overflowPages == tree.overflowPages,
       seen.entries == tree.entries
     else {
       throw damage(
@@ -241,7 +246,8 @@ package struct LMDBFileCheck {
     var last: UnsafeRawBufferPointer?
     for index in 0..<nodes {
       let node = try node(page, index, number)
-      guard last.map({ ascends($0, node.key, tree) }) ?? !(bounds.first.map { ascends(node.key, $0, tree) } ?? false) else {
+      guard last.map({ ascends($0, node.key, tree) }) ?? !(bounds.first.map { ascends(node.key, $0, tree) } ?? false)
+      else {
         throw damage(number, "its keys are not in order")
       }
       last = node.key
@@ -304,7 +310,9 @@ package struct LMDBFileCheck {
       data = try overflow(
         Int(truncatingIfNeeded: node.rest.loadUnaligned(as: UInt64.self)), size: node.dataSize, &seen)
     } else {
-      guard node.dataSize <= node.rest.count else { throw damage(number, "a value of \(node.dataSize) bytes on one page") }
+      guard node.dataSize <= node.rest.count else {
+        throw damage(number, "a value of \(node.dataSize) bytes on one page")
+      }
       data = UnsafeRawBufferPointer(rebasing: node.rest[..<node.dataSize])
     }
     switch content {
@@ -313,7 +321,9 @@ package struct LMDBFileCheck {
         throw damage(number, "the list of databases has an entry that is none")
       }
       let (name, tree) = (String(decoding: node.key, as: UTF8.self), Tree(data))
-      guard Self.databases[name] == tree.flags else { throw damage(number, "the database \(name) has flags \(tree.flags)") }
+      guard Self.databases[name] == tree.flags else {
+        throw damage(number, "the database \(name) has flags \(tree.flags)")
+      }
       try walk(tree, name == "entries" ? .entries : .other)
     case .entries:
       guard node.flags & NodeFlag.subDatabase == 0, StateReader.isSound(data, of: node.key) else {
@@ -329,7 +339,9 @@ package struct LMDBFileCheck {
     guard node.dataSize <= node.rest.count else { throw damage(number, "a node of \(node.dataSize) bytes on one page") }
     let data = UnsafeRawBufferPointer(rebasing: node.rest[..<node.dataSize])
     if node.flags & NodeFlag.subDatabase != 0 {
-      guard data.count == Tree.size else { throw damage(number, "a tree of values is described in \(data.count) bytes") }
+      guard data.count == Tree.size else {
+        throw damage(number, "a tree of values is described in \(data.count) bytes")
+      }
       let tree = Tree(data)
       guard tree.flags == 0, tree.entries >= 0, tree.entries <= file.count else {
         throw damage(number, "a tree of \(tree.entries) values with flags \(tree.flags)")
@@ -342,17 +354,23 @@ package struct LMDBFileCheck {
       data.loadUnaligned(fromByteOffset: 10, as: UInt16.self) & PageFlag.fixedSize == 0
     else { throw damage(number, "the values of a key are no page") }
     let lower = Int(data.loadUnaligned(fromByteOffset: 12, as: UInt16.self))
-    guard lower > Self.headerSize, lower <= data.count else { throw damage(number, "the values of a key end at \(lower)") }
+    guard lower > Self.headerSize, lower <= data.count else {
+      throw damage(number, "the values of a key end at \(lower)")
+    }
     var last: UnsafeRawBufferPointer?
     for index in 0..<(lower - Self.headerSize) / 2 {
       let value = try self.node(data, index, number)
-      if let previous = last, !precedes(previous, value.key) { throw damage(number, "the values of a key are not in order") }
+      if let previous = last, !precedes(previous, value.key) {
+        throw damage(number, "the values of a key are not in order")
+      }
       last = value.key
       seen.entries += 1
     }
   }
 
-  private mutating func overflow(_ first: Int, size: Int, _ seen: inout Seen) throws(StateError) -> UnsafeRawBufferPointer {
+  private mutating func overflow(_ first: Int, size: Int, _ seen: inout Seen) throws(StateError)
+    -> UnsafeRawBufferPointer
+  {
     try visit(first)
     let head = try page(first)
     // A value that became smaller within one transaction keeps its pages.

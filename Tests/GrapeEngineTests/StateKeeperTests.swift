@@ -168,7 +168,8 @@ struct StateKeeperTests {
     }
   }
 
-  @Test("random changes, stops, kills and losses of power: the state is always what the changelog says", arguments: 1...20)
+  @Test(
+    "random changes, stops, kills and losses of power: the state is always what the changelog says", arguments: 1...20)
   func random(seed: UInt64) async throws {
     try await Self.withFixture { folder, log in
       var random = SeededNumbers(seed)
@@ -186,7 +187,8 @@ struct StateKeeperTests {
           let changes = (0..<1 + random.next() % 60).map { _ in
             (
               "k\(random.next() % 200)",
-              random.next() % 4 == 0 ? nil : String(repeating: "v", count: Int(random.next() % 3000)) + "\(random.next())"
+              random.next() % 4 == 0
+                ? nil : String(repeating: "v", count: Int(random.next() % 3000)) + "\(random.next())"
             )
           }
           for (key, value) in changes { model[key] = value }

@@ -50,14 +50,18 @@ struct LMDBFileLayoutTests {
     var offsets = Array(0..<152) + Array(4096..<4096 + 152)
     for page in stride(from: 2 * 4096, to: file.count, by: 4096) {
       let flags = Int(file[page + 10]) | Int(file[page + 11]) << 8
-      let (lower, upper) = (Int(file[page + 12]) | Int(file[page + 13]) << 8, Int(file[page + 14]) | Int(file[page + 15]) << 8)
+      let (lower, upper) = (
+        Int(file[page + 12]) | Int(file[page + 13]) << 8, Int(file[page + 14]) | Int(file[page + 15]) << 8
+      )
       guard flags == 1, lower <= upper, upper <= 4096 else { continue }
       offsets += Array(page..<page + lower) + Array(page + upper..<page + 4096)
     }
     return offsets
   }
 
-  @Test("a flipped bit of the structure is found, or changes nothing: neither for reading nor for writing", arguments: 1...2)
+  @Test(
+    "a flipped bit of the structure is found, or changes nothing: neither for reading nor for writing", arguments: 1...2
+  )
   func structure(seed: UInt64) throws {
     try withFolder { folder in
       let provider = try LMDBStateStoreProvider(root: folder)

@@ -234,7 +234,8 @@ extension AdminService {
       guard trigger.isEmpty || event <= core.configuration.eventLimit else {
         throw StateError(
           .tooLarge,
-          "the event for \(trigger) would have \(event) bytes, \(core.configuration.eventLimit) are allowed; without a trigger the value can be stored")
+          "the event for \(trigger) would have \(event) bytes, \(core.configuration.eventLimit) are allowed; without a trigger the value can be stored"
+        )
       }
       var entry: ByteSlice?
       if let value, operation != .remove {
