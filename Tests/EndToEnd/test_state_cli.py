@@ -73,7 +73,7 @@ class StateCLI(EndToEnd):
         own = partition_of(b"k", 4)
         other = (own + 1) % 4
         self.assertEqual(self.lines("put", "app", "k", "1"), [{"partition": own, "key": "k", "size": 1}])
-        self.state("remove", "app", "k")
+        self.state("remove", "app", "k", "--timeout", "5m")
         self.state("put", "app", "k", "1", "--partition", str(other))
         self.assertEqual(self.lines("put", "app", "k", "2"), [{"partition": other, "key": "k", "size": 1}])
         self.assertEqual(self.lines("append", "app", "k", "3"), [{"partition": other, "key": "k", "size": 2}])
@@ -173,21 +173,21 @@ class StateCLI(EndToEnd):
         value = random.Random(1).randbytes(largest)
         file = self.folder / "large"
         file.write_bytes(value)
-        self.state("put", "app", "k", "--file", file, timeout=120)
-        self.assertEqual(self.state("get", "app", "k", timeout=120).out == value, True)
+        self.state("put", "app", "k", "--file", file, "--timeout", "5m", timeout=300)
+        self.assertEqual(self.state("get", "app", "k", "--timeout", "5m", timeout=300).out == value, True)
         self.assertEqual(self.state("get", "app", "k", "--partition", str(partition_of(b"k", 4))).out == value, True)
-        result = self.state("append", "app", "k", "x", expect=TOO_LARGE, timeout=120)
+        result = self.state("append", "app", "k", "x", "--timeout", "5m", expect=TOO_LARGE, timeout=300)
         self.assertIn("67,108,864", result.err.decode())
         with open(file, "ab") as opened:
             opened.write(b"x")
         self.assertIn("67,108,864", self.state("put", "app", "k", "--file", file, expect=TOO_LARGE).err.decode())
         self.node.kill()
         self.node.start()
-        self.assertEqual(self.state("get", "app", "k", timeout=120).out == value, True)
-        exported = self.state("export", "app", timeout=120).out
-        self.state("remove", "app", "k")
-        self.state("import", "app", "-", input=exported, timeout=120)
-        self.assertEqual(self.state("get", "app", "k", timeout=120).out == value, True)
+        self.assertEqual(self.state("get", "app", "k", "--timeout", "5m", timeout=300).out == value, True)
+        exported = self.state("export", "app", "--timeout", "5m", timeout=300).out
+        self.state("remove", "app", "k", "--timeout", "5m")
+        self.state("import", "app", "-", "--timeout", "5m", input=exported, timeout=300)
+        self.assertEqual(self.state("get", "app", "k", "--timeout", "5m", timeout=300).out == value, True)
 
     # What is mistyped
 
