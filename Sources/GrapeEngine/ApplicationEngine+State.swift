@@ -193,14 +193,17 @@ extension ApplicationEngine {
         session.questions -= 1
         switch result {
         case .success(let answer): session.connection?.send(.stated, id: header.id) { $0.bytes(answer.unsafeBytes) }
-        case .failure(let error): refuse(header.id, error.message, to: session)
+        case .failure(let error):
+          refuse(header.id, error.message, to: session, as: error.code == .invalidArgument ? .badRequest : .unavailable)
         }
       })
   }
 
-  private func refuse(_ id: UInt64, _ message: String, to session: WorkerSession) {
+  private func refuse(
+    _ id: UInt64, _ message: String, to session: WorkerSession, as status: Status = .badRequest
+  ) {
     let error: JSONValue = [
-      "status": JSONValue(Int(Status.badRequest.rawValue)), "name": .string(Status.badRequest.name),
+      "status": JSONValue(Int(status.rawValue)), "name": .string(status.name),
       "message": .string(message),
     ]
     session.connection?.send(.error, id: id) { $0.bytes(error.utf8) }

@@ -13,7 +13,7 @@ struct InitCommand: ParsableCommand {
       The folder must not exist, or be empty. Its last part is the application's name unless --name says another.
 
       A Swift application gets the sources of the SDK that travel inside this program, in vendor/grape: Swift and the
-      headers of zstd (libzstd-dev) are all that building it needs. --sdk names another place for the SDK.
+      headers of zstd and LMDB (libzstd-dev, liblmdb-dev) are all that building it needs. --sdk names another place for the SDK.
 
       EXAMPLES
         grape init my-app --runtime python

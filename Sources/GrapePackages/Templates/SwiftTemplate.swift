@@ -205,7 +205,7 @@ struct SwiftTemplate {
     \(vendored.isEmpty ? "" : "| `\(Self.vendor)` | the SDK, as it came with `grape` |\n")
     ## Test it
 
-    Building needs Swift 6.2 or later and the headers of zstd (Debian: `apt install libzstd-dev pkg-config`). In this
+    Building needs Swift 6.2 or later and the headers of zstd and LMDB (Debian: `apt install libzstd-dev liblmdb-dev pkg-config`). In this
     folder:
 
     ```
