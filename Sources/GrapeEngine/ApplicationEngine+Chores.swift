@@ -116,39 +116,54 @@ extension ApplicationEngine {
   ) throws(StateError) -> Proposal {
     var run = StateWriteRun(view)
     var proposal = Proposal(position: first)
-    do throws(WireError) {
-      for batch in batches {
+    reading: for batch in batches {
+      do throws(WireError) {
         let unpacked = try RecordBatch.unpack(batch.bytes, checkingCRC: false, limit: limit)
+        defer { withExtendedLifetime(unpacked) {} }
         var reader = unpacked.reader()
         while let record = try reader.next() {
-          guard batch.baseOffset + Int64(record.offsetDelta) >= first, let value = record.value else { continue }
-          let address = try EventHeaders(record).replyAddress.map { ByteSlice(copying: $0) }
-          var answer = ByteWriter(capacity: 64)
-          var status = ReplyStatus()
-          do throws(WireError) {
-            for write in try StateWrite.all(in: value) {
-              let outcome: StateWrite.Outcome
-              do throws(StateError) { outcome = try run.run(write) } catch {
-                throw WireError(.malformed, error.message)
-              }
-              answer.u8(outcome.result.rawValue)
-              answer.i64(outcome.size)
-              if outcome.result == .done, !write.trigger.isEmpty { proposal.triggers.append((write.trigger, write)) }
-            }
-          } catch {
-            // What cannot be read is refused; it changes nothing for others.
-            status = ReplyStatus(.badRequest, ran: .never, message: error.message)
-          }
-          if let address { proposal.replies.append((address, status, answer.finish())) }
+          let offset = batch.baseOffset + Int64(record.offsetDelta)
+          guard offset >= first, let value = record.value else { continue }
+          try take(value, replyingTo: try EventHeaders(record).replyAddress, &run, &proposal)
+          proposal.position = offset + 1
+          // The rest is read again for the next commit.
+          if run.byteCount > proposalBytes { break reading }
         }
-        withExtendedLifetime(unpacked) {}
         proposal.position = batch.lastOffset + 1
+      } catch {
+        throw StateError(.corrupt, "a batch of writes cannot be read: \(error.message)")
       }
-    } catch {
-      throw StateError(.corrupt, "a batch of writes cannot be read: \(error.message)")
     }
     proposal.changes = run.changes
     return proposal
+  }
+
+  /// Entries of one commit come to so many bytes, and what one record of writes brings beyond.
+  private static let proposalBytes = 16 * 1024 * 1024
+
+  /// Carries out one record of writes. What cannot be done changes nothing, and is the answer; what cannot be read of the store is thrown.
+  private static func take(
+    _ value: UnsafeRawBufferPointer, replyingTo address: UnsafeRawBufferPointer?, _ run: inout StateWriteRun,
+    _ proposal: inout Proposal
+  ) throws(WireError) {
+    var answer = ByteWriter(capacity: 64)
+    var status = ReplyStatus()
+    do {
+      let writes = try StateWrite.all(in: value)
+      for (write, outcome) in zip(writes, try run.run(record: writes)) {
+        answer.u8(outcome.result.rawValue)
+        answer.i64(outcome.size)
+        if outcome.result == .done, !write.trigger.isEmpty { proposal.triggers.append((write.trigger, write)) }
+      }
+    } catch let error as WireError {
+      status = ReplyStatus(.badRequest, ran: .never, message: error.message)
+    } catch let error as StateError where error.code == .tooLarge {
+      status = ReplyStatus(.tooLarge, ran: .never, message: error.message)
+    } catch {
+      // The store cannot be read: that is not the fault of who writes, who waits until it can.
+      throw WireError(.malformed, "\(error)")
+    }
+    if let address { proposal.replies.append((ByteSlice(copying: address), status, answer.finish())) }
   }
 
   private func removeExpired(_ index: Int) {

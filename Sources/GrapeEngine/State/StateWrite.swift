@@ -78,11 +78,23 @@ package struct StateWrite: Sendable {
 /// Carries out writes one after the other on the state of one moment, and gathers what they come to.
 struct StateWriteRun {
   private let view: (any StateView)?
+  /// Bytes of entries that one record of writes may come to: `append` can make much of little.
+  private let recordLimit: Int
   /// By full key: the entry as it is now, nil: removed.
   private var changed: [ByteSlice: ByteSlice?] = [:]
   private var order: [ByteSlice] = []
+  /// What the present record changed: keys as they were in `changed` before; nil: not there.
+  private var undo: [(key: ByteSlice, before: ByteSlice??)] = []
+  private var bytesBefore = 0
+  /// Bytes of all entries that were written, whatever became of them.
+  private(set) var byteCount = 0
 
-  init(_ view: (any StateView)?) { self.view = view }
+  static let defaultRecordLimit = 128 * 1024 * 1024
+
+  init(_ view: (any StateView)?, recordLimit: Int = StateWriteRun.defaultRecordLimit) {
+    self.view = view
+    self.recordLimit = recordLimit
+  }
 
   /// What was changed, each key once, as it is at the end.
   var changes: [(key: ByteSlice, entry: ByteSlice?)] { order.map { ($0, changed[$0] ?? nil) } }
@@ -94,7 +106,53 @@ struct StateWriteRun {
   }
 
   private mutating func set(_ key: ByteSlice, _ entry: ByteSlice?) {
-    if changed.updateValue(entry, forKey: key) == nil { order.append(key) }
+    let before = changed.updateValue(entry, forKey: key)
+    undo.append((key, before))
+    if before == nil { order.append(key) }
+    byteCount += entry?.count ?? 0
+  }
+
+  /// A record of writes begins: all of them are done, or none.
+  mutating func beginRecord() {
+    undo.removeAll(keepingCapacity: true)
+    bytesBefore = byteCount
+  }
+
+  /// Forgets what the present record changed.
+  mutating func rollBack() {
+    for step in undo.reversed() {
+      switch step.before {
+      case nil:
+        changed.removeValue(forKey: step.key)
+        order.removeLast()
+      case .some(let entry): changed.updateValue(entry, forKey: step.key)
+      }
+    }
+    undo.removeAll(keepingCapacity: true)
+    byteCount = bytesBefore
+  }
+
+  /// Carries out all writes of one record; if one cannot be, none is, and why is thrown: `tooLarge` if they come to too much.
+  mutating func run(record writes: [StateWrite]) throws(StateError) -> [StateWrite.Outcome] {
+    beginRecord()
+    do throws(StateError) {
+      var outcomes: [StateWrite.Outcome] = []
+      outcomes.reserveCapacity(writes.count)
+      for write in writes {
+        outcomes.append(try run(write))
+        // One alone is bounded by the largest value.
+        guard byteCount - bytesBefore <= recordLimit || writes.count == 1 else {
+          throw StateError(
+            .tooLarge,
+            "the writes of one request in one partition come to more than \(recordLimit) bytes of values; send fewer at a time"
+          )
+        }
+      }
+      return outcomes
+    } catch {
+      rollBack()
+      throw error
+    }
   }
 
   mutating func run(_ write: StateWrite) throws(StateError) -> StateWrite.Outcome {
