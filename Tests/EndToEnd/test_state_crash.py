@@ -5,9 +5,10 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import unittest
 
-from node import EndToEnd
+from node import NO_SUCH_APP, EndToEnd
 from test_crash import Sender
 
 COUNTER = """
@@ -135,6 +136,21 @@ class Crash(Counting):
             self.deploy()
             self.send(400)
             self.check()
+
+    def test_a_deployment_waits_for_the_removal_before_it(self):
+        slow = COUNTER.replace("    total = int", "    print('begun', flush=True)\n        __import__('time').sleep(1.5)\n        total = int")
+        self.deploy(slow, workers={"min": 1, "max": 1})
+        self.node.grape("exec", "counter@in", "--key", "k", "--data", "1")
+        self.eventually(lambda: "begun" in self.node.grape("app", "logs", "counter").text, "the event is at a worker")
+        removal = self.node.start_grape("app", "remove", "counter", stdout=subprocess.DEVNULL)
+        self.eventually(
+            lambda: self.node.grape("app", "info", "counter", expect=None).code == NO_SUCH_APP, "its removal has begun"
+        )
+        self.deploy(slow, workers={"min": 1, "max": 1})
+        self.assertEqual(removal.wait(30), 0)
+        self.node.wait_idle()
+        self.check()
+        self.assertNotIn("begun", self.node.grape("app", "logs", "counter").text, "the event was not run again")
 
     def test_a_new_version_goes_on_with_the_state(self):
         self.deploy()

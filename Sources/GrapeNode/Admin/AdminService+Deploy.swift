@@ -1,4 +1,5 @@
 internal import GrapeCore
+internal import GrapeEngine
 internal import GrapePackages
 internal import GrapeReactor
 internal import GrapeWire
@@ -68,6 +69,28 @@ extension AdminService {
       "previous": JSONValue(previous?.version), "changed": .bool(isChanged),
       "warnings": JSONValue(strings: manifest.warnings()), "cycles": cycles,
     ]
+  }
+
+  /// Takes an application out. A deployment of it that comes meanwhile waits, as it must find the registry as this leaves it, and
+  /// must not take events that workers still have.
+  func remove(_ engine: ApplicationEngine, force: Bool, _ respond: @escaping (Answer) -> Void) {
+    let name = engine.name
+    let core = ReactorBound(core, reactor: core.reactor)
+    let reactor = self.core.reactor
+    inBackground(respond) { [deployer] () async throws(StatusError) in
+      await deployer.beginChange()
+      let result: Result<JSONValue, StatusError>
+      do throws(StatusError) {
+        try await Self.finishing(reactor) { finish in core.value.remove(name, force: force, completion: finish) }
+        try await deployer.remove(name.text)
+        let topics = [name.eventsTopic, name.deadLettersTopic, name.stateTopic, name.writesTopic]
+        result = .success(["app": .string(name.text), "topics": JSONValue(strings: topics)])
+      } catch {
+        result = .failure(error)
+      }
+      await deployer.endChange()
+      return try result.get()
+    }
   }
 
   private static func onReactor<Value: Sendable>(

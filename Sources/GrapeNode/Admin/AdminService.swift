@@ -191,20 +191,6 @@ final class AdminService {
     }
   }
 
-  private func remove(_ engine: ApplicationEngine, force: Bool, _ respond: @escaping (Answer) -> Void) {
-    let name = engine.name
-    core.remove(name, force: force) { [self] result in
-      switch result {
-      case .failure(let error): respond(.failure(error))
-      case .success:
-        inBackground(respond) { [deployer] () async throws(StatusError) in
-          try await deployer.remove(name.text)
-          return ["app": .string(name.text), "topics": JSONValue(strings: [name.eventsTopic, name.deadLettersTopic])]
-        }
-      }
-    }
-  }
-
   private func logs(_ engine: ApplicationEngine, _ request: JSONValue, _ respond: @escaping (Answer) -> Void) {
     let count = Int(min(max(request["lines"]?.int ?? 100, 1), 10_000))
     let after = request["after"]?.int
