@@ -63,7 +63,7 @@ extension ApplicationEngine {
 
   /// The store cannot be used: the lane waits, and the store is opened anew, later each time. What it lacks is in the changelog.
   private func stateFailed(lane index: Int, _ error: StateError) {
-    guard state != .stopped || stateGates[index].isReady else { return }
+    guard !isStateClosed else { return }
     stateGates[index].failed()
     let attempt = stateAttempts[index, default: 0] + 1
     stateAttempts[index] = attempt
@@ -76,7 +76,7 @@ extension ApplicationEngine {
   }
 
   private func reopenState(lane index: Int) {
-    guard !stateGates[index].isReady else { return }
+    guard !stateGates[index].isReady, !isStateClosed else { return }
     // Commits under way would be missing in what is read of the changelog, and come too late for the store.
     guard unfinishedCommits == 0 else {
       reactor.schedule(after: 100_000_000) { [self] in reopenState(lane: index) }
@@ -120,6 +120,13 @@ extension ApplicationEngine {
   /// How safe the application's commits are.
   package var durability: Durability { Durability(profile.durability) }
 
+  /// Closes the stores of an application that has stopped and is removed. What is still to be applied is in the changelog.
+  public func closeState(completion: @escaping () -> Void) {
+    isStateClosed = true
+    let closed = reactor.completion { (_: Void) in completion() }
+    environment.state.close(lanes.indices.map(changelog)) { closed(()) }
+  }
+
   // MARK: Following
 
   /// Hands the changelog batches of a committed transaction to the store.
@@ -133,7 +140,7 @@ extension ApplicationEngine {
           maxTimestamp: append.maxTimestamp))
       bytes += append.batch.count
     }
-    guard !batches.isEmpty, stateGates[index].isReady else { return }
+    guard !batches.isEmpty, stateGates[index].isReady, !isStateClosed else { return }
     environment.gate.hold(bytes)
     environment.state.apply(
       batches, to: changelog(index), processed: processed,

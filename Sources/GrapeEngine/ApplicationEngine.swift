@@ -36,6 +36,8 @@ public final class ApplicationEngine {
   var chores: [LaneChores] = []
   /// Those who wait until so many more changes are in a partition's store.
   var whenSettled: [Int: [(left: Int, body: () -> Void)]] = [:]
+  /// The application was removed: its stores are closed.
+  var isStateClosed = false
   /// Attempts to open a partition's state anew since it last worked.
   var stateAttempts: [Int: Int] = [:]
   /// What waits in each lane, by slot; empty until the lanes are there.

@@ -137,7 +137,7 @@ final class NodeCore {
     }
     engines[app.text] = nil
     reroute(except: app.text)
-    engine.stop { completion(.success(())) }
+    engine.stop { engine.closeState { completion(.success(())) } }
   }
 
   /// Gives new routes to the applications that the topology's change concerns.
