@@ -294,6 +294,90 @@ class PythonPipeline(Pipeline):
     peer, target = ("Bytewax", 112_000), 200 / 112
 
 
+class Counting(Measurement):
+    """Keyed counting in state (10,000 keys, 100-byte events) from a full input topic, exactly once and durable; and the same events taken and
+    forgotten. What is counted must be what was sent."""
+
+    language = ""
+    records = 0
+    target = 0.0
+    peer = ("", 0.0)
+
+    def once(self) -> dict:
+        records = self.options.scaled(self.records)
+        with Node(self.options) as node:
+            node.deploy(self.language, "tally")
+            results = {}
+            for slot in ("pass", "word"):
+                before = node.json("stats")["log"]["bytes"]
+                result = node.json(
+                    "bench", "pipeline", f"tally@{slot}", "--records", records, "--keys", 10_000, "--value-bytes", 100)
+                node.grape("stats", "--wait-idle", "--timeout", "60s")
+                results[slot] = (result["recordsPerSecond"], node.json("stats")["log"]["bytes"] - before)
+            total = int(node.grape("exec", "tally@total", "--block", "--timeout", "30s"))
+            if total != records:
+                raise Unmeasured(f"{records} records went in, {total} were counted")
+            return {"perSecond": results["word"][0], "cost": results["word"][1] / results["pass"][1]}
+
+    def rows(self, limits: Limits) -> Iterator[Row]:
+        mine = self.median("perSecond")
+        name, peer = self.peer
+        language = self.language.capitalize()
+        yield Row(
+            f"keyed counting in state, {language} workers", f"{rate(mine)} records/s", f"{name} {rate(peer)} records/s",
+            mine / peer, self.target,
+        )
+        yield Row(
+            f"bytes of log per event of that, {language}", f"{self.median('cost'):.3f}", "the same events without state", self.median("cost"),
+            1.15, at_most=True,
+        )
+
+
+class SwiftCounting(Counting):
+    name, language, records = "counting-swift", "swift", 2_000_000
+    peer, target = ("Kafka Streams, exactly_once_v2", 191_000), 500 / 191
+
+
+class PythonCounting(Counting):
+    name, language, records = "counting-python", "python", 500_000
+    peer, target = ("Bytewax", 87_600), 130 / 87.6
+
+
+class Restore(Measurement):
+    """A store of a million entries made anew from its changelog, against the start that finds it."""
+
+    name = "restore"
+
+    def once(self) -> dict:
+        entries = self.options.scaled(1_000_000)
+        with Node(self.options) as node:
+            node.deploy("swift", "tally")
+            node.json(
+                "bench", "pipeline", "tally@word", "--records", entries, "--keys", entries, "--value-bytes", 100)
+            node.grape("stats", "--wait-idle", "--timeout", "60s")
+            node.grape("app", "stop", "tally")
+            seconds = {}
+            for how in ("found", "made"):
+                node.stop()
+                if how == "made":
+                    shutil.rmtree(node.data / "state")
+                started = time.monotonic()
+                node.start()
+                seconds[how] = time.monotonic() - started
+            node.grape("app", "start", "tally")
+            total = int(node.grape("exec", "tally@total", "--block", "--timeout", "30s"))
+            if total != entries:
+                raise Unmeasured(f"{entries} entries were written, {total} are there")
+            return {"perSecond": entries / seconds["made"], "found": seconds["found"]}
+
+    def rows(self, limits: Limits) -> Iterator[Row]:
+        mine = self.median("perSecond")
+        yield Row(
+            "state of a million entries made anew, start of the node included", f"{rate(mine)} entries/s", "target 500,000 entries/s",
+            mine / 500_000, 1.0,
+        )
+
+
 class Call(Measurement):
     """Blocking events with a Swift handler; request and reply are durable."""
 
@@ -395,7 +479,9 @@ class Redis(Measurement):
 
 #: In the order of the report. A new measurement needs a class above and its place here.
 # Calls first, right behind the limits: bulk writes leave the disk busy for a while.
-MEASUREMENTS: list[type[Measurement]] = [Call, Ingest, SwiftPipeline, PythonPipeline, Start, Redis]
+MEASUREMENTS: list[type[Measurement]] = [
+    Call, Ingest, SwiftPipeline, PythonPipeline, SwiftCounting, PythonCounting, Restore, Start, Redis,
+]
 
 
 # The report
