@@ -77,8 +77,9 @@ extension ApplicationEngine {
 
   private func reopenState(lane index: Int) {
     guard !stateGates[index].isReady, !isStateClosed else { return }
-    // Commits under way would be missing in what is read of the changelog, and come too late for the store.
-    guard unfinishedCommits == 0 else {
+    // What is committed while the changelog is read would be missing in it, and come too early for the store: nothing may be under way
+    // that could lead to a commit. The gate is shut, so nothing new begins.
+    guard unfinishedCommits == 0, lanes[index].delivery == nil, !chores[index].isBusy else {
       reactor.schedule(after: 100_000_000) { [self] in reopenState(lane: index) }
       return
     }

@@ -146,7 +146,7 @@ class Bank(EndToEnd):
         rounds = int(os.environ.get("GRAPE_BANK_ROUNDS", 8))
         for number in range(rounds):
             orders = []
-            for _ in range(chance.randint(50, 250)):
+            for _ in range(chance.randint(200, 1500)):
                 region = chance.choice(REGIONS)
                 amount = chance.randint(1, 50)
                 source = account(region, chance.randrange(ACCOUNTS))
