@@ -79,7 +79,7 @@ extension ApplicationEngine {
     guard !stateGates[index].isReady, !isStateClosed else { return }
     // What is committed while the changelog is read would be missing in it, and come too early for the store: nothing may be under way
     // that could lead to a commit. The gate is shut, so nothing new begins.
-    guard unfinishedCommits == 0, lanes[index].delivery == nil, !chores[index].isBusy else {
+    guard stateGates[index].unapplied == 0, lanes[index].delivery == nil, !chores[index].isBusy else {
       reactor.schedule(after: 100_000_000) { [self] in reopenState(lane: index) }
       return
     }
@@ -141,7 +141,9 @@ extension ApplicationEngine {
           maxTimestamp: append.maxTimestamp))
       bytes += append.batch.count
     }
-    guard !batches.isEmpty, stateGates[index].isReady, !isStateClosed else { return }
+    guard !batches.isEmpty, !isStateClosed else { return }
+    // The store is to be opened anew, and will find them in the changelog.
+    guard stateGates[index].isReady else { return stateGates[index].applied() }
     environment.gate.hold(bytes)
     environment.state.apply(
       batches, to: changelog(index), processed: processed,
@@ -155,6 +157,7 @@ extension ApplicationEngine {
           schedulePump()
           settleStop()
         case .failure(let error):
+          stateGates[index].applied()
           // One failure is told once: what follows it fails with it.
           if stateGates[index].isReady { stateFailed(lane: index, error) }
         }

@@ -17,7 +17,7 @@ extension ApplicationEngine {
   /// as the one it comes from is done.
   public var isIdle: Bool {
     state != .loading && waiting == 0 && unfinishedCommits == 0 && lanes.allSatisfy { $0.delivery == nil }
-      && stateGates.allSatisfy { $0.unapplied == 0 } && chores.allSatisfy(\.isIdle)
+      && stateGates.allSatisfy(\.isSettled) && chores.allSatisfy(\.isIdle)
   }
 
   /// Whether an event has been handed to a worker (or may have been).
