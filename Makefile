@@ -20,8 +20,8 @@ setup: ## Installs what is missing (Debian packages); asks sudo unless run as ro
 build: setup ## Builds .build/release/grape
 	$(SWIFT) build $(RELEASE)
 
-demo: build ## Runs the flights example on a node of its own and checks the result; FULL=1: the whole year
-	@FULL=$(FULL) GRAPE=$(BINARY) Examples/flights/demo.sh
+demo: build ## Runs the flights example on a node of its own and checks the result; FULL=1: the whole year; CHAOS=1: workers and node are killed meanwhile
+	@FULL=$(FULL) CHAOS=$(CHAOS) GRAPE=$(BINARY) Examples/flights/demo.sh
 
 test: setup ## Runs every test; VERBOSE=1 shows what they say; GRAPE=path: end to end with that binary
 	@python3 scripts/test.py $(TEST_OPTIONS)
