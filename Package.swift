@@ -9,6 +9,7 @@ let package = Package(
   products: [
     .library(name: "Grape", targets: ["Grape"]),
     .library(name: "GrapeLog", targets: ["GrapeLog"]),
+    .library(name: "GrapeStore", targets: ["GrapeStore"]),
     .library(name: "GrapeTestKit", targets: ["GrapeTestKit"]),
     .executable(name: "grape", targets: ["GrapeCLI"]),
   ],
