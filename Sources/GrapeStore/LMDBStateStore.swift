@@ -79,9 +79,11 @@ public final class LMDBStateStore: StateStore {
     }
 
     func keys(
-      store: String, tag: String, _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
+      store: String, tag: String, from first: UnsafeRawBufferPointer?,
+      _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
     ) throws(StateError) {
-      try reader.keys(store: store, tag: tag, body)
+      // An empty value stands for none: LMDB takes no empty duplicate to look for.
+      try reader.keys(store: store, tag: tag, from: first.flatMap { $0.isEmpty ? nil : $0 }, body)
     }
 
     func expiring(_ body: (Int64, UnsafeRawBufferPointer) throws(StateError) -> Bool) throws(StateError) {

@@ -58,11 +58,14 @@ public final class MemoryStateStore: StateStore {
     }
 
     func keys(
-      store: String, tag: String, _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
+      store: String, tag: String, from first: UnsafeRawBufferPointer?,
+      _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
     ) throws(StateError) {
       try scan(try StateKey.range(store: store), descending: false) { (key, entry) throws(StateError) in
         guard try StateEntry(entry).hasTags([tag]) else { return true }
-        return try body(UnsafeRawBufferPointer(rebasing: key[try StateKey.split(key)...]))
+        let name = UnsafeRawBufferPointer(rebasing: key[try StateKey.split(key)...])
+        if let first, precedes(name, first) { return true }
+        return try body(name)
       }
     }
 

@@ -59,7 +59,12 @@ public protocol StateView {
   ) throws(StateError)
 
   /// Calls `body` with the keys (without the store) of a store's entries that have `tag`, ascending, until it returns false.
-  func keys(store: String, tag: String, _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool) throws(StateError)
+  ///
+  /// - Parameter first: keys before it are left out; nil or empty: none.
+  func keys(
+    store: String, tag: String, from first: UnsafeRawBufferPointer?,
+    _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
+  ) throws(StateError)
 
   /// Calls `body` with expiry and full key of all entries that have one, earliest first, until it returns false.
   func expiring(_ body: (_ time: Int64, _ key: UnsafeRawBufferPointer) throws(StateError) -> Bool) throws(StateError)
@@ -85,13 +90,14 @@ public protocol StateStoreProvider: AnyObject {
 }
 
 extension StateView {
-  /// Keys that have all of `tags`, ascending. At least one tag.
+  /// Keys that have all of `tags`, ascending, from one on. At least one tag.
   public func keys(
-    store: String, tags: [String], _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
+    store: String, tags: [String], from start: UnsafeRawBufferPointer? = nil,
+    _ body: (UnsafeRawBufferPointer) throws(StateError) -> Bool
   ) throws(StateError) {
     guard let first = tags.first else { throw StateError(.invalidArgument, "no tag is given to find entries by") }
     let rest = Array(tags.dropFirst())
-    try keys(store: store, tag: first) { (key) throws(StateError) in
+    try keys(store: store, tag: first, from: start) { (key) throws(StateError) in
       if !rest.isEmpty {
         let full = try StateKey(store: store, key)
         guard let entry = try entry(full.bytes.unsafeBytes) else { return true }

@@ -96,7 +96,7 @@ struct LMDBFileCheckTests {
         return true
       }
       for tag in ["a", "b0", "b1", "b2", "b3", "b4"] {
-        try view.keys(store: "", tag: tag) { key in
+        try view.keys(store: "", tag: tag, from: nil) { key in
           all.append(Array(tag.utf8) + key)
           return true
         }

@@ -69,13 +69,16 @@ struct StateQuestion: Sendable {
 
   private func find(_ view: any StateView, _ answer: Answer) throws(StateError) {
     let store = String(decoding: key.unsafeBytes.dropFirst().prefix(Int(key.unsafeBytes.first ?? 0)), as: UTF8.self)
+    let first = key[min(key.count, 1 + store.utf8.count)..<key.count]
     var found: [ByteSlice] = []
-    try view.keys(store: store, tags: tags) { (name) throws(StateError) in
+    try view.keys(store: store, tags: tags, from: first.unsafeBytes) { (name) throws(StateError) in
       let full = try StateKey(store: store, name).bytes
-      if key <= full, full < end! { found.append(full) }
+      guard full < end! else { return false }
+      if key <= full { found.append(full) }
       // In descending order the last come first: all must be known.
       return isDescending || found.count <= limit
     }
+    withExtendedLifetime(first) {}
     for full in isDescending ? found.reversed() : found {
       guard let entry = try view.entry(full.unsafeBytes) else { continue }
       if !answer.take(full.unsafeBytes, entry) { return }

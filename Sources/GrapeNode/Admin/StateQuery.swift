@@ -52,12 +52,15 @@ struct StateQuery: Sendable {
     let store = String(
       decoding: range.lowerBound.unsafeBytes.dropFirst().prefix(Int(range.lowerBound.unsafeBytes.first ?? 0)),
       as: UTF8.self)
+    let first = range.lowerBound[min(range.lowerBound.count, 1 + store.utf8.count)..<range.lowerBound.count]
     var found: [ByteSlice] = []
-    try view.keys(store: store, tags: tags) { (name) throws(StateError) in
+    try view.keys(store: store, tags: tags, from: first.unsafeBytes) { (name) throws(StateError) in
       let full = try StateKey(store: store, name).bytes
+      guard full < range.upperBound else { return false }
       if range.contains(full) { found.append(full) }
       return isDescending || found.count <= limit
     }
+    withExtendedLifetime(first) {}
     return isDescending ? found.reversed() : found
   }
 

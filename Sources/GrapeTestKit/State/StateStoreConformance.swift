@@ -69,6 +69,8 @@ public enum StateStoreConformance {
       try set("x", value: "1", expiry: 50, tags: ["red", "blue"], in: store)
       try set("y", value: "2", expiry: 40, tags: ["red"], in: store)
       try expect(try tagged(store, ["red"]) == ["x", "y"], "\(try tagged(store, ["red"]))")
+      try expect(try tagged(store, ["red"], from: "y") == ["y"], "\(try tagged(store, ["red"], from: "y"))")
+      try expect(try tagged(store, ["red"], from: "xa") == ["y"], "\(try tagged(store, ["red"], from: "xa"))")
       try expect(try tagged(store, ["blue", "red"]) == ["x"], "\(try tagged(store, ["blue", "red"]))")
       try expect(try firstExpiry(store) == 40, "\(String(describing: try firstExpiry(store)))")
       try set("y", value: "3", expiry: nil, tags: [], in: store)
@@ -136,13 +138,15 @@ public enum StateStoreConformance {
     }
   }
 
-  private static func tagged(_ store: any StateStore, _ tags: [String]) throws -> [String] {
-    try store.withView { (view) throws(StateError) in
+  private static func tagged(_ store: any StateStore, _ tags: [String], from first: String = "") throws -> [String] {
+    let start = ByteSlice(first)
+    return try store.withView { (view) throws(StateError) in
       var found: [String] = []
-      try view.keys(store: "", tags: tags) { key in
+      try view.keys(store: "", tags: tags, from: start.unsafeBytes) { key in
         found.append(String(decoding: key, as: UTF8.self))
         return true
       }
+      withExtendedLifetime(start) {}
       return found
     }
   }
