@@ -13,7 +13,7 @@ extension ApplicationEngine {
   private static let writesAtATime = 1024 * 1024
 
   private func writesPartition(_ index: Int) -> TopicPartition {
-    TopicPartition(name.writesTopic, lanes[index].partition)
+    TopicPartition(writesTopic, lanes[index].partition)
   }
 
   // MARK: Reading writes
@@ -42,7 +42,7 @@ extension ApplicationEngine {
         case .failure(let error) where error.code == .offsetOutOfRange: skipWrites(index)
         case .failure(let error) where error.code == .closed || error.code == .noSuchTopic: break
         case .failure(let error):
-          problem = "cannot read \(name.writesTopic)/\(lanes[index].partition) at \(position): \(error.message)"
+          problem = "cannot read \(writesTopic)/\(lanes[index].partition) at \(position): \(error.message)"
           note("error", problem!)
           reactor.schedule(after: 1_000_000_000) { [self] in
             chores[index].readNothing()
@@ -58,7 +58,7 @@ extension ApplicationEngine {
       completion: reactor.completion { [self] result in
         guard case .success(let bounds) = result else { return chores[index].readNothing() }
         note(
-          "error", "writes up to \(bounds.start) of \(name.writesTopic)/\(lanes[index].partition) are no longer kept")
+          "error", "writes up to \(bounds.start) of \(writesTopic)/\(lanes[index].partition) are no longer kept")
         chores[index].readNothing(next: bounds.start)
         schedulePump()
       })
@@ -75,6 +75,7 @@ extension ApplicationEngine {
   /// Whether a chore comes before the lane's next delivery: begins it if it can be done now.
   func choreComesFirst(_ index: Int) -> Bool {
     if chores[index].isBusy { return true }
+    guard chores[index].hasWork else { return false }
     guard
       let chore = chores[index].due(
         now: reactor.now, time: grape_realtime_ms(), eventsWait: eventsCanGo(index))
@@ -224,10 +225,9 @@ extension ApplicationEngine {
       ]
     }
     guard !transaction.appends.isEmpty || !transaction.offsets.isEmpty else {
-      return choreEnded(chore, lane: index, proposal, applied: false)
+      return choreEnded(chore, lane: index, proposal)
     }
-    let changesState = !proposal.changes.isEmpty
-    if changesState { stateGates[index].nodeWrote() }
+    if !proposal.changes.isEmpty { stateGates[index].nodeWrote() }
     for arrival in arrivals { noteAppended(arrival) }
     unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
@@ -235,7 +235,7 @@ extension ApplicationEngine {
       case .success(let receipt):
         unfinishedCommits -= 1
         applyState(transaction, receipt, lane: index, processed: lanes[index].processed)
-        choreEnded(chore, lane: index, proposal, applied: changesState)
+        choreEnded(chore, lane: index, proposal)
       case .failure(let error):
         for arrival in arrivals { noteRefused(arrival) }
         environment.gate.breakOff(error)
@@ -245,7 +245,7 @@ extension ApplicationEngine {
     }
   }
 
-  private func choreEnded(_ chore: LaneChores.Chore, lane index: Int, _ proposal: Proposal, applied: Bool) {
+  private func choreEnded(_ chore: LaneChores.Chore, lane index: Int, _ proposal: Proposal) {
     chores[index].ended(chore, now: reactor.now, upTo: chore == .writes ? proposal.position : nil)
     settleStop()
     schedulePump()

@@ -8,8 +8,6 @@ internal import Logging
 
 /// The application's state: stores follow what is committed, workers learn where they are, and may ask.
 extension ApplicationEngine {
-  var stateTopic: String { name.stateTopic }
-
   func changelog(_ lane: Int) -> TopicPartition { TopicPartition(stateTopic, lanes[lane].partition) }
 
   /// What WELCOME says about state.

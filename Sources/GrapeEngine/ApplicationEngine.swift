@@ -17,6 +17,9 @@ public final class ApplicationEngine {
   public let name: AppName
   /// Input topic.
   public let topic: String
+  /// Changelog of the state, and writes of it from outside.
+  let stateTopic: String
+  let writesTopic: String
   public let partitions: Int32
   public private(set) var deployment: Deployment
   public internal(set) var state = State.loading
@@ -72,6 +75,8 @@ public final class ApplicationEngine {
     self.environment = environment
     name = deployment.manifest.name
     topic = name.eventsTopic
+    stateTopic = name.stateTopic
+    writesTopic = name.writesTopic
     partitions = Int32(deployment.manifest.partitions)
     applicationLog = ApplicationLog(path: logPath, limit: deployment.profile.logBytes, reactor: environment.reactor)
     slotNames = deployment.manifest.slots.map(\.name.text)
@@ -126,7 +131,7 @@ public final class ApplicationEngine {
           waiting = backlogs.reduce(0) { $0 + $1.count }
           stateGates = lanes.map { _ in StateGate() }
           chores = lanes.map {
-            LaneChores(position: offsets[TopicPartition(name.writesTopic, $0.partition)]?.offset ?? 0)
+            LaneChores(position: offsets[TopicPartition(writesTopic, $0.partition)]?.offset ?? 0)
           }
           openState { [self] in
             state = stopped ? .stopped : .running
@@ -145,7 +150,7 @@ public final class ApplicationEngine {
     var transaction = Transaction()
     for lane in lanes {
       let place = TopicPartition(topic, lane.partition)
-      let writes = TopicPartition(name.writesTopic, lane.partition)
+      let writes = TopicPartition(writesTopic, lane.partition)
       if offsets[writes] == nil {
         transaction.offsets.append(.init(group: name.text, partition: writes, committed: CommittedOffset(offset: 0)))
       }

@@ -9,8 +9,6 @@ public struct ChangelogBatches: ~Copyable {
   public private(set) var changes: [StateChange] = []
   /// The position that they lead to.
   public private(set) var position: StatePosition
-  /// Greatest timestamp, milliseconds; 0 without records.
-  public private(set) var newest: Int64 = 0
 
   /// Reads batches that continue `position`; records before it are left out. `corrupt` for what is no changelog.
   ///
@@ -35,7 +33,6 @@ public struct ChangelogBatches: ~Copyable {
         }
         unpacked.append(opened)
         self.position.changelog = max(self.position.changelog, batch.lastOffset + 1)
-        newest = max(newest, batch.maxTimestamp)
       }
     } catch {
       throw StateError(.corrupt, "the changelog cannot be read: \(error.message)")

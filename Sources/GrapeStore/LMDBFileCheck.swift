@@ -83,7 +83,6 @@ package struct LMDBFileCheck {
 
     /// No page at all.
     var isEmpty: Bool { root == -1 }
-    var isFixedSize: Bool { flags & 0x10 != 0 }
     var isIntegerKeyed: Bool { flags & 0x08 != 0 }
   }
 

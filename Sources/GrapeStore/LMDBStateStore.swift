@@ -23,7 +23,7 @@ public final class LMDBStateStore: StateStore {
     self.directory = directory
     self.onClose = onClose
     environment = try LMDBEnvironment(path: directory, mapSize: mapSize)
-    self.mapSize = max(mapSize, environment.size.map)
+    self.mapSize = max(mapSize, environment.mapSize)
     reader = StateReader(environment)
     position = .start
     try reader.begin()
@@ -75,7 +75,7 @@ public final class LMDBStateStore: StateStore {
       _ range: Range<ByteSlice>, descending: Bool,
       _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws(StateError) -> Bool
     ) throws(StateError) {
-      try reader.scan(range, descending: descending, failure: { $0 }, body)
+      try reader.scan(range, descending: descending, body)
     }
 
     func keys(
@@ -105,8 +105,6 @@ public final class LMDBStateStore: StateStore {
     try environment.copy(to: file)
     guard fdatasync(file) == 0 else { throw StateError(.system, systemMessage("fdatasync \(path)/data.mdb")) }
   }
-
-  public var byteCount: Int { environment.size.used }
 
   public func clearDeadReaders() throws(StateError) { try environment.clearDeadReaders() }
 

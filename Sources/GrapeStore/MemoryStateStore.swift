@@ -32,7 +32,6 @@ public final class MemoryStateStore: StateStore {
     throw StateError(.unavailable, "state that is kept in memory is not copied; its changelog is in the log")
   }
 
-  public var byteCount: Int { entries.reduce(0) { $0 + $1.key.count + $1.value.count } }
   public func clearDeadReaders() throws(StateError) {}
   public func close() throws(StateError) {}
 

@@ -37,9 +37,6 @@ public protocol StateStore: AnyObject {
   /// Writes a copy, complete in itself, into the new directory `path`.
   func copy(to path: String) throws(StateError)
 
-  /// Bytes that it takes where it is stored.
-  var byteCount: Int { get }
-
   /// Forgets what workers that died had open.
   func clearDeadReaders() throws(StateError)
 
@@ -107,6 +104,25 @@ extension StateView {
       }
       return try body(key)
     }
+  }
+
+  /// Full keys in `range`, all of one store, of entries that have all of `tags`, in order: `limit` and one more at most, ascending; all of them, descending.
+  public func keys(
+    in range: Range<ByteSlice>, tags: [String], descending: Bool, limit: Int
+  ) throws(StateError) -> [ByteSlice] {
+    let bound = range.lowerBound
+    let store = String(decoding: bound.unsafeBytes.dropFirst().prefix(Int(bound.unsafeBytes.first ?? 0)), as: UTF8.self)
+    let first = bound[min(bound.count, 1 + store.utf8.count)..<bound.count]
+    var found: [ByteSlice] = []
+    try keys(store: store, tags: tags, from: first.unsafeBytes) { (name) throws(StateError) in
+      let full = try StateKey(store: store, name).bytes
+      guard full < range.upperBound else { return false }
+      if range.contains(full) { found.append(full) }
+      // In descending order the last come first: all must be known.
+      return descending || found.count <= limit
+    }
+    withExtendedLifetime(first) {}
+    return descending ? found.reversed() : found
   }
 
   /// The earliest expiry of all; nil: no entry expires.

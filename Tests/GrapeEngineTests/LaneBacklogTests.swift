@@ -92,7 +92,7 @@ import Testing
   /// Random appends and progress against a list of all events.
   @Test(arguments: 0..<20) func countsAreExactAndAgesAlmostHoweverLongTheBacklog(round: Int) {
     let seed = UInt64.random(in: .min ... .max)
-    var generator = SplitMix(state: seed)
+    var generator = SeededGenerator(seed: seed)
     let slots = Int.random(in: 1...4, using: &generator)
     var events: [(slot: Int, time: Int64)] = []
     var first = 0
@@ -137,16 +137,5 @@ import Testing
         }
       }
     }
-  }
-}
-
-private struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-    return mixed ^ (mixed >> 31)
   }
 }

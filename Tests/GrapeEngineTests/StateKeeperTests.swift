@@ -172,7 +172,7 @@ struct StateKeeperTests {
     "random changes, stops, kills and losses of power: the state is always what the changelog says", arguments: 1...20)
   func random(seed: UInt64) async throws {
     try await Self.withFixture { folder, log in
-      var random = SeededNumbers(seed)
+      var random = SeededGenerator(seed: seed)
       var model: [String: String] = [:]
       var boot = 0
       var processed: Int64 = 0
@@ -206,17 +206,5 @@ struct StateKeeperTests {
         }
       }
     }
-  }
-}
-
-struct SeededNumbers {
-  private var state: UInt64
-  init(_ seed: UInt64) { state = seed }
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-    return mixed ^ (mixed >> 31)
   }
 }

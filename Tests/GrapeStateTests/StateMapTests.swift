@@ -12,6 +12,15 @@ struct StateMapTests {
     try body(folder)
   }
 
+  static func firstExpiry(_ reader: StateReader) throws -> Int64? {
+    var first: Int64?
+    try reader.expiring { time, _ in
+      first = time
+      return false
+    }
+    return first
+  }
+
   static func set(
     _ environment: LMDBEnvironment, _ changes: [(key: [UInt8], value: ByteSlice?)], processed: Int64 = 1
   ) throws {
@@ -44,7 +53,7 @@ struct StateMapTests {
       let whole = try StateKey.range(store: "")
       for descending in [false, true] {
         var seen: [UInt8] = []
-        try reader.scan(whole, descending: descending, failure: { $0 }) { (key, entry) throws(StateError) in
+        try reader.scan(whole, descending: descending) { (key, entry) throws(StateError) in
           seen += [key[1], try StateEntry(entry).value[0]]
           return true
         }
@@ -55,7 +64,7 @@ struct StateMapTests {
         tagged.append($0[0]); return true
       }
       #expect(tagged == [2, 3])
-      #expect(try reader.firstExpiry() == 7)
+      #expect(try Self.firstExpiry(reader) == 7)
       reader.end()
       // Tags and expiry go with the entry they came with.
       try Self.set(environment, [([3], try StateEntry.encoded([31], tags: ["z"])), ([2], nil), ([9], nil)])
@@ -67,7 +76,7 @@ struct StateMapTests {
         }
       }
       #expect(tagged == [3])
-      #expect(try reader.firstExpiry() == nil)
+      #expect(try Self.firstExpiry(reader) == nil)
       #expect(try reader.count() == 2)
       reader.end()
     }

@@ -5,24 +5,12 @@ import Testing
 
 @testable import Grape
 
-/// SplitMix64.
-private struct Random: RandomNumberGenerator {
-  var state: UInt64
-  mutating func next() -> UInt64 {
-    state &+= 0x9e37_79b9_7f4a_7c15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-    return z ^ (z >> 31)
-  }
-}
-
 @Suite struct RandomDeliveryTests {
   /// Redelivers what a result leaves until all is processed, and compares with a model of a few lines.
   @Test(arguments: 0..<8)
   func `any delivery gives what a simple model gives`(round: Int) throws {
     let seed = UInt64.random(in: .min ... .max)
-    var random = Random(state: seed)
+    var random = SeededRandom(state: seed)
     let failedBefore = Mutex<Set<String>>([])
     let app = Application()
     let handle = app.signal("many")

@@ -50,6 +50,9 @@ struct LaneChores {
     return nil
   }
 
+  /// Something waits, or may have to be removed in time.
+  var hasWork: Bool { !writes.isEmpty || nextExpiry != nil }
+
   /// No write waits or is being done.
   var isIdle: Bool { !isBusy && writes.isEmpty }
 

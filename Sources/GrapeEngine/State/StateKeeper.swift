@@ -83,16 +83,6 @@ public final class StateKeeper: @unchecked Sendable {
     if !accepted { completion(.failure(Self.stopped)) }
   }
 
-  /// Bytes that the stores of an application take.
-  func sizes(of changelogs: [TopicPartition], completion: @escaping @Sendable ([TopicPartition: Int]) -> Void) {
-    let accepted = thread.post { [self] in
-      var sizes: [TopicPartition: Int] = [:]
-      for changelog in changelogs { sizes[changelog] = partitions[changelog]?.store?.byteCount }
-      completion(sizes)
-    }
-    if !accepted { completion([:]) }
-  }
-
   /// A worker died: what it had open is forgotten.
   func clearDeadReaders(_ changelogs: [TopicPartition], note: @escaping @Sendable (String) -> Void) {
     thread.post { [self] in

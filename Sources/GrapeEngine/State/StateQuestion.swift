@@ -61,28 +61,14 @@ struct StateQuestion: Sendable {
         try view.scan(key..<end!, descending: isDescending) { (key, entry) throws(StateError) in
           answer.take(key, entry)
         }
-      case .find: try find(view, answer)
+      case .find:
+        for key in try view.keys(in: key..<end!, tags: tags, descending: isDescending, limit: limit) {
+          guard let entry = try view.entry(key.unsafeBytes) else { continue }
+          if !answer.take(key.unsafeBytes, entry) { break }
+        }
       }
     }
     return answer.finish()
-  }
-
-  private func find(_ view: any StateView, _ answer: Answer) throws(StateError) {
-    let store = String(decoding: key.unsafeBytes.dropFirst().prefix(Int(key.unsafeBytes.first ?? 0)), as: UTF8.self)
-    let first = key[min(key.count, 1 + store.utf8.count)..<key.count]
-    var found: [ByteSlice] = []
-    try view.keys(store: store, tags: tags, from: first.unsafeBytes) { (name) throws(StateError) in
-      let full = try StateKey(store: store, name).bytes
-      guard full < end! else { return false }
-      if key <= full { found.append(full) }
-      // In descending order the last come first: all must be known.
-      return isDescending || found.count <= limit
-    }
-    withExtendedLifetime(first) {}
-    for full in isDescending ? found.reversed() : found {
-      guard let entry = try view.entry(full.unsafeBytes) else { continue }
-      if !answer.take(full.unsafeBytes, entry) { return }
-    }
   }
 
   /// Gathers entries up to the limits.

@@ -40,28 +40,12 @@ struct StateQuery: Sendable {
         try listing.add(key, entry, partition: partition, self)
       }
     } else {
-      for key in try tagged(view, range) {
+      for key in try view.keys(in: range, tags: tags, descending: isDescending, limit: limit) {
         guard let entry = try view.entry(key.unsafeBytes) else { continue }
         guard try listing.add(key.unsafeBytes, entry, partition: partition, self) else { break }
       }
     }
     return listing
-  }
-
-  private func tagged(_ view: any StateView, _ range: Range<ByteSlice>) throws(StateError) -> [ByteSlice] {
-    let store = String(
-      decoding: range.lowerBound.unsafeBytes.dropFirst().prefix(Int(range.lowerBound.unsafeBytes.first ?? 0)),
-      as: UTF8.self)
-    let first = range.lowerBound[min(range.lowerBound.count, 1 + store.utf8.count)..<range.lowerBound.count]
-    var found: [ByteSlice] = []
-    try view.keys(store: store, tags: tags, from: first.unsafeBytes) { (name) throws(StateError) in
-      let full = try StateKey(store: store, name).bytes
-      guard full < range.upperBound else { return false }
-      if range.contains(full) { found.append(full) }
-      return isDescending || found.count <= limit
-    }
-    withExtendedLifetime(first) {}
-    return isDescending ? found.reversed() : found
   }
 
   /// The least bytes greater than `key`.

@@ -86,12 +86,10 @@ package final class LMDBEnvironment: @unchecked Sendable {
     try LMDB.check(mdb_env_set_mapsize(handle, bytes), "a map of \(bytes) bytes for \(path)")
   }
 
-  /// Bytes of the map, and bytes of it in use at most so far.
-  package var size: (map: Int, used: Int) {
+  /// Bytes of the map.
+  package var mapSize: Int {
     var info = MDB_envinfo()
-    var stat = MDB_stat()
-    guard mdb_env_info(handle, &info) == 0, mdb_env_stat(handle, &stat) == 0 else { return (0, 0) }
-    return (info.me_mapsize, (info.me_last_pgno + 1) * Int(stat.ms_psize))
+    return mdb_env_info(handle, &info) == 0 ? Int(info.me_mapsize) : 0
   }
 
   /// Readers that the file's writer knows of. 0 with a view open: the lock file cannot be written, and nothing keeps the view's pages.

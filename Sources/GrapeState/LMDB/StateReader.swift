@@ -114,19 +114,16 @@ package final class StateReader {
     return statistics.ms_entries
   }
 
-  /// Calls `body` with entries in order of their full keys until it returns false. Not to be nested.
+  /// Calls `body` with entries in order of their full keys until it returns false.
   ///
   /// - Parameter range: full keys, the upper bound not included.
-  package func scan<Failure: Error>(
-    _ range: Range<ByteSlice>, descending: Bool = false, failure: (StateError) -> Failure,
-    _ body: (_ key: UnsafeRawBufferPointer, _ entry: UnsafeRawBufferPointer) throws(Failure) -> Bool
-  ) throws(Failure) {
-    var cursor: StateCursor
-    do throws(StateError) { cursor = try makeCursor(range, descending: descending) } catch { throw failure(error) }
-    while true {
-      let next: (key: UnsafeRawBufferPointer, entry: UnsafeRawBufferPointer)?
-      do throws(StateError) { next = try cursor.next() } catch { throw failure(error) }
-      guard let next, try body(next.key, next.entry) else { return }
+  package func scan(
+    _ range: Range<ByteSlice>, descending: Bool = false,
+    _ body: (_ key: UnsafeRawBufferPointer, _ entry: UnsafeRawBufferPointer) throws(StateError) -> Bool
+  ) throws(StateError) {
+    var cursor = try makeCursor(range, descending: descending)
+    while let next = try cursor.next() {
+      guard try body(next.key, next.entry) else { return }
     }
   }
 
@@ -193,16 +190,6 @@ package final class StateReader {
     }
     withExtendedLifetime(tagKey) {}
     if code != MDB_NOTFOUND { throw LMDB.failure(code, "the tags in \(environment.path)") }
-  }
-
-  /// The earliest expiry of all, milliseconds; nil: no entry expires.
-  package func firstExpiry() throws(StateError) -> Int64? {
-    var first: Int64?
-    try expiring { time, _ in
-      first = time
-      return false
-    }
-    return first
   }
 
   /// Calls `body` with expiry and full key, in order of expiry, until it returns false.
