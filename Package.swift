@@ -15,6 +15,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", exact: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", exact: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
     .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", exact: "0.2.0"),
@@ -81,6 +82,7 @@ let package = Package(
         "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeReactor",
         "GrapeCore", "GrapeWire", "CGrapeLinux", "CGrapeResources",
         .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -125,6 +127,7 @@ let package = Package(
         "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore",
         "GrapeWire",
       ]),
+    .testTarget(name: "GrapeNodeTests", dependencies: ["GrapeNode", "GrapeCore", "GrapeWire"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -38,6 +38,12 @@ public struct AppName: Hashable, Comparable, Sendable, CustomStringConvertible {
   /// The topic that takes writes of the application's state from outside.
   public var writesTopic: String { text + ".writes" }
 
+  /// The topic that remembers requests with an idempotency key, and takes their replies.
+  public var requestsTopic: String { text + Self.requestsSuffix }
+
+  /// How the names of such topics end.
+  public static let requestsSuffix = ".requests"
+
   /// The application whose input `topic` is; nil if it is no input topic.
   public init?(eventsTopic topic: String) {
     guard topic.hasSuffix(".events"), let name = try? AppName(String(topic.dropLast(7))) else { return nil }

@@ -29,6 +29,8 @@ public struct Profile: Hashable, Sendable {
   public var retentionAge: Duration
   /// A partition of the input topic larger than this may lose its oldest consumed events, bytes; 0: never by size.
   public var retentionSize: Int
+  /// For how long requests with an idempotency key are remembered.
+  public var idempotency: Idempotency
   /// For events that do not ask for one.
   public var durability: Durability
   /// How workers pack the batches of what they emit.
@@ -55,6 +57,7 @@ public struct Profile: Hashable, Sendable {
     queueLimit = 0
     retentionAge = .zero
     retentionSize = 0
+    idempotency = Idempotency()
     durability = .disk
     compression = .none
     environment = []
@@ -93,6 +96,19 @@ public struct Profile: Hashable, Sendable {
       self.attempts = attempts
       self.backoff = backoff
       self.maxBackoff = maxBackoff
+    }
+  }
+
+  /// The window in which a request with an idempotency key is not run again: it ends with whichever bound comes first.
+  public struct Idempotency: Hashable, Sendable {
+    /// Age of the first request, at most.
+    public var window: Duration
+    /// Keys remembered, at most: the newest ones.
+    public var keys: Int
+
+    public init(window: Duration = .seconds(86400), keys: Int = 100_000) {
+      self.window = window
+      self.keys = keys
     }
   }
 

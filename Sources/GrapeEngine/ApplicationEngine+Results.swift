@@ -24,8 +24,10 @@ extension ApplicationEngine {
     }
     do throws(StatusError) {
       for output in result.outputs {
-        transaction.appends.append(
-          try check(output, from: partition, crcLeft: header.flags & 1 != 0, counted: &appended))
+        let crcLeft = header.flags & 1 != 0
+        if let append = try check(output, from: partition, crcLeft: crcLeft, counted: &appended) {
+          transaction.appends.append(append)
+        }
       }
     } catch {
       return condemn(session, "its output is not acceptable: \(error.message)")
@@ -43,39 +45,19 @@ extension ApplicationEngine {
     settleStop()
   }
 
-  /// Holds an output against where this application may send, and against the format.
+  /// Holds an output against where this application may send, and against the format. nil: it is sound, and of no use to anybody.
   private func check(
     _ output: WorkerResult.Output, from source: Int32, crcLeft: Bool, counted: inout [(ApplicationEngine, Arrival)]
-  ) throws(StatusError) -> Transaction.Append {
+  ) throws(StatusError) -> Transaction.Append? {
     if crcLeft, output.batch.count >= RecordBatch.headerSize {
       // The frame's memory is ours alone until it is committed.
       RecordBatch.fillChecksum(
         UnsafeMutableRawBufferPointer(mutating: output.batch.unsafeBytes))
     }
     let header: RecordBatchHeader
-    if output.topic == environment.replyTopic {
-      guard output.partition >= 0, output.partition < environment.replyPartitions else {
-        throw StatusError(.badRequest, "\(output.topic) has no partition \(output.partition)")
-      }
-      do throws(WireError) {
-        header = try RecordBatch.validate(output.batch, checkingCRC: !crcLeft, limit: environment.batchLimit) { _ in }
-      } catch {
-        throw StatusError(.badRequest, "record batch for \(output.topic): \(error.message)")
-      }
-    } else if output.topic == stateTopic {
-      guard output.partition == source else {
-        throw StatusError(
-          .badRequest, "state of partition \(output.partition) is written by a result for partition \(source)")
-      }
-      do throws(WireError) {
-        header = try ChangelogBatches.validate(output.batch, checkingCRC: !crcLeft, limit: environment.batchLimit)
-      } catch {
-        throw StatusError(.badRequest, "record batch for \(output.topic): \(error.message)")
-      }
-    } else {
-      guard let target = environment.engine(output.topic), mayEmit(to: output.topic) else {
-        throw StatusError(.badRequest, "\(name) emits nothing to topic \"\(output.topic)\" by its manifest")
-      }
+    if output.topic == stateTopic {
+      header = try checkState(output, from: source, crcLeft: crcLeft)
+    } else if let target = environment.engine(output.topic), mayEmit(to: output.topic) {
       guard output.partition >= 0, output.partition < target.partitions else {
         throw StatusError(
           .badRequest, "\(output.topic) has no partition \(output.partition), it has \(target.partitions)")
@@ -84,10 +66,45 @@ extension ApplicationEngine {
       header = try target.scanner.scan(output.batch, from: .worker, checkingCRC: !crcLeft, counts: &counts)
       counted.append(
         (target, Arrival(partition: output.partition, counts: counts, timestamp: header.maxTimestamp)))
+    } else {
+      guard let reply = try checkReply(output, crcLeft: crcLeft) else { return nil }
+      header = reply
     }
     return Transaction.Append(
       TopicPartition(output.topic, output.partition), batch: output.batch, maxTimestamp: header.maxTimestamp,
       recordCount: header.recordCount)
+  }
+
+  private func checkState(
+    _ output: WorkerResult.Output, from source: Int32, crcLeft: Bool
+  ) throws(StatusError) -> RecordBatchHeader {
+    guard output.partition == source else {
+      throw StatusError(
+        .badRequest, "state of partition \(output.partition) is written by a result for partition \(source)")
+    }
+    do throws(WireError) {
+      return try ChangelogBatches.validate(output.batch, checkingCRC: !crcLeft, limit: environment.batchLimit)
+    } catch {
+      throw StatusError(.badRequest, "record batch for \(output.topic): \(error.message)")
+    }
+  }
+
+  /// nil: nobody can ask for the reply any more.
+  private func checkReply(_ output: WorkerResult.Output, crcLeft: Bool) throws(StatusError) -> RecordBatchHeader? {
+    switch environment.replies(output.topic) {
+    case .none:
+      throw StatusError(.badRequest, "\(name) emits nothing to topic \"\(output.topic)\" by its manifest")
+    case .abandoned: return nil
+    case .open(let partitions):
+      guard output.partition >= 0, output.partition < partitions else {
+        throw StatusError(.badRequest, "\(output.topic) has no partition \(output.partition)")
+      }
+      do throws(WireError) {
+        return try RecordBatch.validate(output.batch, checkingCRC: !crcLeft, limit: environment.batchLimit) { _ in }
+      } catch {
+        throw StatusError(.badRequest, "record batch for \(output.topic): \(error.message)")
+      }
+    }
   }
 
   private func mayEmit(to topic: String) -> Bool {
@@ -263,6 +280,7 @@ extension ApplicationEngine {
   ) -> [Transaction.Append] {
     do throws(WireError) {
       let address = try ReplyAddress(address)
+      guard case .open = environment.replies(address.topic) else { return [] }
       var headers = HeaderSection()
       headers.append(HeaderName.replyStatus, status.encoded)
       var builder = RecordBatchBuilder(capacity: 256)

@@ -27,6 +27,11 @@ extension ApplicationEngine {
     return offset < (lane.delivery?.end ?? lane.processed)
   }
 
+  /// The end of a partition of the input as far as it is known: the next event's offset is at or above it.
+  public func knownEnd(of partition: Int32) -> Int64 {
+    lanes.indices.contains(Int(partition)) ? lanes[Int(partition)].end : 0
+  }
+
   /// A result was committed.
   func record(_ result: WorkerResult, delivery: LaneStateMachine.Delivery) {
     let latency = Self.age(of: delivery.timestamp, now: grape_realtime_ms()) * 1000

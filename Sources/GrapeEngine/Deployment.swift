@@ -23,6 +23,16 @@ public struct Deployment: Sendable {
   public var profile: Profile { manifest.profile }
 }
 
+/// What a topic is to one who sends a reply there.
+public enum ReplyTopic: Sendable, Hashable {
+  /// It takes replies, in so many partitions.
+  case open(partitions: Int32)
+  /// It took replies, and nobody can ask for them any more: the application that was called was removed.
+  case abandoned
+  /// It takes none.
+  case none
+}
+
 /// What engines share: the node around them. Lives on the reactor's thread.
 public struct EngineEnvironment {
   public var reactor: Reactor
@@ -31,9 +41,8 @@ public struct EngineEnvironment {
   public var state: StateKeeper
   /// The node's name.
   public var node: String
-  /// Where replies to calls through this node go.
-  public var replyTopic: String
-  public var replyPartitions: Int32
+  /// Which topics take replies.
+  public var replies: (_ topic: String) -> ReplyTopic
   /// Bytes of key + value + headers of one event.
   public var eventLimit: Int
   /// Bytes of one frame.
@@ -50,8 +59,8 @@ public struct EngineEnvironment {
 
   public init(
     reactor: Reactor, gate: CommitGate, flusher: ConnectionFlusher, state: StateKeeper, node: String,
-    replyTopic: String,
-    replyPartitions: Int32, eventLimit: Int, frameLimit: Int, batchLimit: Int, hopLimit: Int, logger: Logger,
+    replies: @escaping (_ topic: String) -> ReplyTopic, eventLimit: Int, frameLimit: Int, batchLimit: Int,
+    hopLimit: Int, logger: Logger,
     engine: @escaping (_ topic: String) -> ApplicationEngine?,
     launch: @escaping (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
   ) {
@@ -60,8 +69,7 @@ public struct EngineEnvironment {
     self.flusher = flusher
     self.state = state
     self.node = node
-    self.replyTopic = replyTopic
-    self.replyPartitions = replyPartitions
+    self.replies = replies
     self.eventLimit = eventLimit
     self.frameLimit = frameLimit
     self.batchLimit = batchLimit

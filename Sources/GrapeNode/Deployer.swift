@@ -102,10 +102,10 @@ actor Deployer {
     for entry in entries.values.sorted(by: { $0.app < $1.app }) {
       let unpacked = try await unpack(entry)
       do throws(LogError) {
-        // Applications deployed by a version without state have no such topics yet.
-        try await createStateTopics(unpacked.package.manifest)
+        // Applications deployed by an earlier version of this program may not have all of them.
+        try await createFurtherTopics(unpacked.package.manifest)
       } catch {
-        throw NodeError("the topics of \(entry.app)'s state cannot be created: \(error.message)")
+        throw NodeError("the topics of \(entry.app) cannot be created: \(error.message)")
       }
       apps.append(
         InstalledApp(
@@ -276,7 +276,7 @@ actor Deployer {
           partitions: Int32(manifest.partitions), retentionMilliseconds: age == 0 ? nil : Int64(age),
           retentionBytes: profile.retentionSize == 0 ? nil : Int64(profile.retentionSize)))
       try await log.createTopic(manifest.name.deadLettersTopic, configuration: TopicConfiguration(partitions: 1))
-      try await createStateTopics(manifest)
+      try await createFurtherTopics(manifest)
     } catch {
       throw StatusError(
         error.code == .topicExists || error.code == .invalidArgument ? .conflict : .unavailable, error.message)
@@ -300,14 +300,18 @@ actor Deployer {
     return entry
   }
 
-  /// Changelog, and writes from outside.
-  private func createStateTopics(_ manifest: Manifest) async throws(LogError) {
+  /// Changelog of state, writes of it from outside, requests that are remembered.
+  private func createFurtherTopics(_ manifest: Manifest) async throws(LogError) {
     let partitions = Int32(manifest.partitions)
     try await log.ensureTopic(
       manifest.name.stateTopic, configuration: TopicConfiguration(partitions: partitions, cleanup: .compact))
     try await log.ensureTopic(
       manifest.name.writesTopic,
       configuration: TopicConfiguration(partitions: partitions, retentionMilliseconds: Self.writesAge))
+    try await log.ensureTopic(
+      manifest.name.requestsTopic,
+      configuration: TopicConfiguration(
+        partitions: 1, retentionMilliseconds: Int64(manifest.profile.idempotency.window / .milliseconds(1))))
   }
 
   /// Notes whether the application is to run.

@@ -18,6 +18,8 @@ final class NodeCore {
   let logger: Logger
   let launcher: LaunchPlanner
   private(set) var engines: [String: ApplicationEngine] = [:]
+  /// By application, as `engines`.
+  private(set) var requests: [String: RequestTable] = [:]
   private(set) var topology = Topology()
   private var sessions: [ObjectIdentifier: ClientSession] = [:]
   private let sources = SourceTable()
@@ -58,8 +60,8 @@ final class NodeCore {
   private func environment() -> EngineEnvironment {
     EngineEnvironment(
       reactor: reactor, gate: gate, flusher: flusher, state: state, node: configuration.name.text,
-      replyTopic: calls.topic,
-      replyPartitions: 1, eventLimit: configuration.eventLimit, frameLimit: FrameHeader.defaultLimit,
+      replies: { [unowned self] in replyTopic($0) }, eventLimit: configuration.eventLimit,
+      frameLimit: FrameHeader.defaultLimit,
       batchLimit: batchLimit, hopLimit: configuration.hopLimit, logger: logger,
       engine: { [unowned self] topic in
         topic.hasSuffix(".events") ? engines[String(topic.dropLast(".events".count))] : nil
@@ -67,6 +69,12 @@ final class NodeCore {
       launch: { [launcher] (deployment, worker, token) throws(StatusError) in
         try launcher.launch(deployment, worker: worker, token: token)
       })
+  }
+
+  private func replyTopic(_ topic: String) -> ReplyTopic {
+    if topic == calls.topic { return .open(partitions: 1) }
+    guard topic.hasSuffix(AppName.requestsSuffix) else { return .none }
+    return engines[String(topic.dropLast(AppName.requestsSuffix.count))] == nil ? .abandoned : .open(partitions: 1)
   }
 
   // MARK: Applications
@@ -101,8 +109,21 @@ final class NodeCore {
     } else {
       let engine = ApplicationEngine(
         deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(manifest.name).log")
-      engines[manifest.name.text] = engine
-      engine.start(stopped: stopped) { done($0.mapError { StatusError($0) }) }
+      start(engine, stopped: stopped) { done($0.mapError { StatusError($0) }) }
+    }
+  }
+
+  /// Lets an engine find out where it stands, and which requests it remembers.
+  private func start(
+    _ engine: ApplicationEngine, stopped: Bool, completion: @escaping (Result<Void, LogError>) -> Void
+  ) {
+    let name = engine.name.text
+    let table = RequestTable(engine, gate: gate, reactor: reactor, calls: calls, logger: logger)
+    engines[name] = engine
+    requests[name] = table
+    engine.start(stopped: stopped) { result in
+      guard case .success = result else { return completion(result) }
+      table.start { completion($0.map { .failure($0) } ?? .success(())) }
     }
   }
 
@@ -118,8 +139,7 @@ final class NodeCore {
         routes: topology.routes(of: app.manifest.name))
       let engine = ApplicationEngine(
         deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(app.manifest.name).log")
-      engines[app.manifest.name.text] = engine
-      engine.start(stopped: app.isStopped) { result in
+      start(engine, stopped: app.isStopped) { result in
         if case .failure(let error) = result { failure = failure ?? StatusError(error) }
         missing -= 1
         if missing == 0 { completion(failure.map { .failure($0) } ?? .success(())) }
@@ -136,6 +156,7 @@ final class NodeCore {
       return completion(.failure(StatusError(.conflict, error.description)))
     }
     engines[app.text] = nil
+    requests.removeValue(forKey: app.text)?.close()
     reroute(except: app.text)
     engine.stop { engine.closeState { completion(.success(())) } }
   }
@@ -269,7 +290,13 @@ final class NodeCore {
     let services = ClientServices(
       reactor: reactor, gate: gate, intake: intake, calls: calls,
       // One that is still finding out where it stands takes nothing: its deployment has not been answered yet.
-      engine: { [unowned self] in engines[$0].flatMap { $0.state == .loading ? nil : $0 } }, admin: admin,
+      engine: { [unowned self] name in
+        guard let engine = engines[name], engine.state != .loading, requests[name]?.isLoading == false else {
+          return nil
+        }
+        return engine
+      },
+      requests: { [unowned self] in requests[$0] }, admin: admin,
       eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
     let session = ClientSession(connection, source: source, services: services) { [unowned self] session in
       sessions[ObjectIdentifier(session)] = nil
@@ -296,6 +323,7 @@ final class NodeCore {
     var missing = engines.count
     let finish = { [self] in
       calls.close()
+      for table in requests.values { table.close() }
       for session in sessions.values { session.close("the node is stopping") }
       for connection in opening.values { connection.close() }
       opening.removeAll()

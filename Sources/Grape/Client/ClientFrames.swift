@@ -27,6 +27,22 @@ public struct OutgoingEvent: Sendable {
     self.headers = headers
   }
 
+  /// Makes the event run once within the application's window, however often it is sent with this key: a repeat gets the answer of the
+  /// first (docs/protocol.md, "Idempotency keys"). 1 to 255 bytes of UTF-8; nil: none. It is the header `idempotency-key`.
+  public var idempotencyKey: String? {
+    get {
+      headers.first { $0.name == Self.idempotencyHeader }?.value.map {
+        String(decoding: $0.unsafeBytes, as: UTF8.self)
+      }
+    }
+    set {
+      headers.removeAll { $0.name == Self.idempotencyHeader }
+      if let newValue { headers.append(Header(Self.idempotencyHeader, ByteSlice(newValue))) }
+    }
+  }
+
+  private static let idempotencyHeader = "idempotency-key"
+
   /// Bytes of key, value and headers together: what the node's `maxEvent` bounds.
   public var byteCount: Int {
     headers.reduce(value.count + (key?.count ?? 0)) { $0 + $1.name.utf8.count + ($1.value?.count ?? 0) }

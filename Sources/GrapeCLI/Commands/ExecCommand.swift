@@ -19,6 +19,7 @@ struct ExecCommand: NodeCommand {
       EXAMPLES
         grape exec shop@order --key customer-7 --data '{"item": "tea"}'
         grape exec shop@price --data @item.json --block --timeout 2s
+        grape exec shop@pay --data @bill.json --block --idempotency-key bill-4711
         date | grape exec clock@tick --data - --header source=cron --durability os
       """)
 
@@ -33,6 +34,12 @@ struct ExecCommand: NodeCommand {
 
   @Option(help: ArgumentHelp("A header; may be given several times.", valueName: "name=value"), transform: parseHeader)
   var header: [OutgoingEvent.Header] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Names this request: sent again with the same key, data and target it is not run again, and the answer is that of the first.",
+      valueName: "text"))
+  var idempotencyKey: String?
 
   @Option(
     help: ArgumentHelp("disk, os or memory; the application's own if not given.", valueName: "level"),
@@ -65,7 +72,8 @@ struct ExecCommand: NodeCommand {
 
   func execute(_ node: NodeConnection) throws {
     let value = try data.map { try readData($0, limit: node.welcome.maxEvent) } ?? ByteSlice([])
-    let event = OutgoingEvent(target.text, key: key.map { ByteSlice($0) }, value: value, headers: header)
+    var event = OutgoingEvent(target.text, key: key.map { ByteSlice($0) }, value: value, headers: header)
+    if let idempotencyKey { event.idempotencyKey = idempotencyKey }
     guard event.byteCount <= node.welcome.maxEvent else {
       throw StatusError(
         .tooLarge,

@@ -100,8 +100,16 @@ final class AdminService {
     core.intake.flush()
     return [
       "timeMs": .int(grape_realtime_ms()), "node": .string(core.configuration.name.text), "uptimeMs": .int(uptime),
-      "log": logStatistics(), "apps": .array(sortedEngines.map { $0.statisticsJSON() }),
+      "log": logStatistics(), "apps": .array(sortedEngines.map { statistics($0) }),
     ]
+  }
+
+  private func statistics(_ engine: ApplicationEngine) -> JSONValue {
+    guard case .object(let members) = engine.statisticsJSON(), let requests = core.requests[engine.name.text] else {
+      return engine.statisticsJSON()
+    }
+    let idempotency: JSONValue = ["keys": JSONValue(requests.count), "repeats": JSONValue(requests.repeats)]
+    return .object(members + [.init("idempotency", idempotency)])
   }
 
   private var topology: JSONValue {

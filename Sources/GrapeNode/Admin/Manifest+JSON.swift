@@ -45,7 +45,10 @@ extension Profile {
         "max-backoff-ms": milliseconds(retry.maxBackoff),
       ],
       "queue-limit": JSONValue(queueLimit), "retention-age-ms": milliseconds(retentionAge),
-      "retention-size": JSONValue(retentionSize), "durability": .string(durability.description),
+      "retention-size": JSONValue(retentionSize),
+      "idempotency": [
+        "window-ms": milliseconds(idempotency.window), "keys": JSONValue(idempotency.keys),
+      ], "durability": .string(durability.description),
       "compression": .string(compression.description),
       // Values may be secrets: names only.
       "environment": JSONValue(strings: environment.map(\.name)),

@@ -36,7 +36,7 @@ final class CallTable {
   private var next: UInt64 = 0
   private var calls: [UInt64: Call] = [:]
   private var expiring: [Int64: [UInt64]] = [:]
-  private var position: Int64 = 0
+  private var follower: TopicFollower?
   private var isClosed = false
 
   init(topic: String, log: any EventLog, reactor: Reactor, logger: Logger) {
@@ -48,13 +48,17 @@ final class CallTable {
 
   /// Begins to listen at the end of the reply topic, which must exist.
   func start(completion: @escaping (LogError?) -> Void) {
+    let place = TopicPartition(topic, 0)
+    let follower = TopicFollower(place, log: log, reactor: reactor, logger: logger) {
+      [unowned self] (placed) throws(WireError) in try take(placed.record)
+    }
+    self.follower = follower
     log.bounds(
-      of: TopicPartition(topic, 0),
-      completion: reactor.completion { [self] result in
+      of: place,
+      completion: reactor.completion { result in
         switch result {
         case .success(let bounds):
-          position = bounds.end
-          watch()
+          follower.start(at: bounds.end)
           completion(nil)
         case .failure(let error): completion(error)
         }
@@ -96,6 +100,7 @@ final class CallTable {
   /// Ends all calls: the node is stopping. Their events are in the log and will run.
   func close() {
     isClosed = true
+    follower?.close()
     let open = calls
     calls.removeAll()
     let status = ReplyStatus(.unavailable, ran: .unknown, message: "the node is stopping; the event stays queued")
@@ -114,57 +119,31 @@ final class CallTable {
 
   // MARK: The reply topic
 
-  private func watch() {
-    guard !isClosed else { return }
-    let fired = reactor.completion { [self] (_: Void) in read() }
-    _ = log.whenAvailable(TopicPartition(topic, 0), after: position) { fired(()) }
-  }
-
-  private func read() {
-    guard !isClosed else { return }
-    log.read(
-      TopicPartition(topic, 0), from: position, maxBytes: 1024 * 1024,
-      completion: reactor.completion { [self] result in
-        switch result {
-        case .success(let read):
-          for batch in read.batches { take(batch) }
-          guard read.batches.isEmpty else { return self.read() }
-          // Up to the end there is no record.
-          position = max(position, read.bounds.end)
-          watch()
-        case .failure(let error):
-          guard !isClosed, error.code != .closed else { return }
-          logger.error("reply topic cannot be read", metadata: ["topic": "\(topic)", "error": "\(error)"])
-        }
-      })
-  }
-
-  private func take(_ batch: LogBatch) {
-    let first = position
-    position = batch.lastOffset + 1
-    do throws(WireError) {
-      let unpacked = try RecordBatch.unpack(batch.bytes, checkingCRC: false, limit: FrameHeader.defaultLimit)
-      var reader = unpacked.reader()
-      while let record = try reader.next() {
-        guard batch.baseOffset + Int64(record.offsetDelta) >= first else { continue }
-        try take(record)
-      }
-      withExtendedLifetime(unpacked) {}
-    } catch {
-      logger.warning("reply cannot be read", metadata: ["topic": "\(topic)", "error": "\(error)"])
-    }
-  }
-
   private func take(_ record: Record) throws(WireError) {
-    guard let key = record.key, let id = CorrelationID(key), let call = calls[id.low], call.secret == id.high else {
-      return
-    }
-    var headers = record.headers
-    while let (name, value) = try headers.next() {
-      guard name.elementsEqual("g.s".utf8), let value else { continue }
-      let status = try ReplyStatus(value)
-      if status.isFinal { calls[id.low] = nil }
-      return call.deliver(Reply(status: status, value: record.value))
+    guard let key = record.key, let id = CorrelationID(key), let status = try record.replyStatus else { return }
+    deliver(Reply(status: status, value: record.value), to: id)
+  }
+
+  /// Hands a reply to whoever waits for it, if anybody does.
+  func deliver(_ reply: Reply, to id: CorrelationID) {
+    guard let call = calls[id.low], call.secret == id.high else { return }
+    if reply.status.isFinal { calls[id.low] = nil }
+    call.deliver(reply)
+  }
+
+  /// Whether somebody waits for replies to this call.
+  func isOpen(_ id: CorrelationID) -> Bool { calls[id.low]?.secret == id.high }
+}
+
+extension Record {
+  /// How an event ended, if the record is a reply.
+  var replyStatus: ReplyStatus? {
+    get throws(WireError) {
+      var headers = headers
+      while let (name, value) = try headers.next() {
+        if name.elementsEqual("g.s".utf8), let value { return try ReplyStatus(value) }
+      }
+      return nil
     }
   }
 }

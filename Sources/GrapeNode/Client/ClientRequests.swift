@@ -33,6 +33,28 @@ struct ExecRequest {
     guard reader.remaining == 0 else { throw WireError(.malformed, "\(reader.remaining) bytes behind the headers") }
   }
 
+  /// How long the event may wait, or its caller; 0: for ever.
+  var milliseconds: Int64 { isBlocking && timeoutMilliseconds == 0 ? 30_000 : Int64(timeoutMilliseconds) }
+
+  /// The value of the header `idempotency-key`, if there is one.
+  var idempotencyKey: UnsafeRawBufferPointer? {
+    get throws(StatusError) {
+      let keys = headers.filter { $0.name == IdempotencyKey.header }
+      guard let first = keys.first else { return nil }
+      guard keys.count == 1 else {
+        throw StatusError(.badRequest, "header \(IdempotencyKey.header) is there \(keys.count) times; once is right")
+      }
+      let count = first.value?.count ?? 0
+      guard IdempotencyKey.length.contains(count) else {
+        throw StatusError(
+          .badRequest,
+          "header \(IdempotencyKey.header) has \(count) bytes; \(IdempotencyKey.length.lowerBound) to \(IdempotencyKey.length.upperBound) are allowed"
+        )
+      }
+      return first.value
+    }
+  }
+
   /// Key, value and headers, in bytes.
   var eventBytes: Int {
     headers.reduce((key?.count ?? 0) + (value?.count ?? 0)) { $0 + $1.name.utf8.count + ($1.value?.count ?? 0) }

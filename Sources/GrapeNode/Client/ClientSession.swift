@@ -13,6 +13,8 @@ struct ClientServices {
   var calls: CallTable
   /// The engine of an application, if it is deployed.
   var engine: (String) -> ApplicationEngine?
+  /// Its requests with an idempotency key.
+  var requests: (String) -> RequestTable?
   var admin: AdminService
   var eventLimit: Int
   var batchLimit: Int
@@ -144,23 +146,71 @@ final class ClientSession: SourceTable.Holder {
         throw StatusError(
           .tooLarge, "an event of \(request.eventBytes) bytes; \(services.eventLimit) are allowed")
       }
-      let timeout = Int64(request.timeoutMilliseconds)
-      let milliseconds = request.isBlocking && timeout == 0 ? 30_000 : timeout
-      let call = request.isBlocking ? try openCall(id, engine: engine, timeout: milliseconds) : nil
-      let event = Intake.Event(
-        slot: slot, key: request.key, value: request.value ?? UnsafeRawBufferPointer(start: nil, count: 0),
-        headerSection: headerSection(
-          event: engine.slotNames[slot], deadline: milliseconds > 0 ? grape_realtime_ms() + milliseconds : nil,
-          call: call?.id, own: request.headers))
-      let durability = request.durability ?? Durability(engine.deployment.profile.durability)
-      unsettled += 1
-      services.intake.add(event, to: engine, durability: durability) { [self] outcome in
-        defer { unsettled -= 1 }
-        if let call { placed(call, outcome) } else { acknowledge(id, outcome) }
+      if let key = try request.idempotencyKey {
+        try execOnce(id, request, key, engine: engine, slot: slot)
+      } else {
+        try append(id, request, engine: engine, slot: slot)
       }
     } catch {
       reply(id, ReplyStatus(error.status, ran: error.ran, code: error.code, message: error.message), value: nil)
     }
+  }
+
+  private func append(
+    _ id: UInt64, _ request: ExecRequest, engine: ApplicationEngine, slot: Int
+  ) throws(StatusError) {
+    let call = try openCall(id, request, engine: engine)
+    let event = event(request, engine: engine, slot: slot, replyAddress: call.map { services.calls.address(of: $0.id) })
+    let partition = services.intake.partition(forKey: request.key, of: engine)
+    unsettled += 1
+    services.intake.add(event, to: engine, partition: partition, durability: durability(of: request, engine)) {
+      [self] outcome in
+      defer { unsettled -= 1 }
+      answer(id, call, outcome)
+    }
+  }
+
+  /// An event that is run once however often it comes.
+  private func execOnce(
+    _ id: UInt64, _ request: ExecRequest, _ key: UnsafeRawBufferPointer, engine: ApplicationEngine, slot: Int
+  ) throws(StatusError) {
+    guard let requests = services.requests(engine.name.text) else {
+      throw StatusError(.noSuchApp, "\(engine.name) is being removed")
+    }
+    let name = IdempotencyKey.name(event: engine.slotNames[slot], key: key)
+    let fingerprint = RequestMarker.fingerprint(key: request.key, value: request.value)
+    let durability = durability(of: request, engine)
+    if let first = try requests.first(name, fingerprint: fingerprint, isBlocking: request.isBlocking) {
+      if let call = try openCall(id, request, engine: engine) {
+        call.isRepeat = true
+        return requests.follow(first, by: call.id)
+      }
+      unsettled += 1
+      return requests.acknowledge(first, name: name, durability: durability) { [self] outcome in
+        defer { unsettled -= 1 }
+        acknowledge(id, outcome)
+      }
+    }
+    let call = try openCall(id, request, engine: engine)
+    let partition = services.intake.partition(forKey: request.key, of: engine)
+    let (own, companion) = requests.begin(name, call: call?.id, fingerprint: fingerprint, partition: partition)
+    let event = event(
+      request, engine: engine, slot: slot, replyAddress: call.map { _ in requests.address(of: own) })
+    unsettled += 1
+    services.intake.add(event, to: engine, partition: partition, durability: durability, companion: companion) {
+      [self] outcome in
+      defer { unsettled -= 1 }
+      requests.placed(own, outcome)
+      answer(id, call, outcome)
+    }
+  }
+
+  private func durability(of request: ExecRequest, _ engine: ApplicationEngine) -> Durability {
+    request.durability ?? Durability(engine.deployment.profile.durability)
+  }
+
+  private func answer(_ id: UInt64, _ call: OpenCall?, _ outcome: Intake.Outcome) {
+    if let call { placed(call, outcome) } else { acknowledge(id, outcome) }
   }
 
   /// The application and slot that an address names, if events are taken for it now.
@@ -196,14 +246,21 @@ final class ClientSession: SourceTable.Holder {
   private final class OpenCall {
     var id = CorrelationID(high: 0, low: 0)
     var place: Intake.Place?
+    /// The event is that of an earlier call.
+    var isRepeat = false
   }
 
-  private func openCall(_ request: UInt64, engine: ApplicationEngine, timeout: Int64) throws(StatusError) -> OpenCall {
+  /// nil: nobody waits for the event.
+  private func openCall(
+    _ request: UInt64, _ exec: ExecRequest, engine: ApplicationEngine
+  ) throws(StatusError) -> OpenCall? {
+    guard exec.isBlocking else { return nil }
     guard calls[request] == nil else { throw StatusError(.badRequest, "request id \(request) is in use") }
     let call = OpenCall()
     let id = services.calls.open(
-      timeoutMilliseconds: timeout,
+      timeoutMilliseconds: exec.milliseconds,
       wasDelivered: {
+        if call.isRepeat { return true }
         // Not appended yet: nobody can have started it. Its deadline keeps it from starting later.
         guard let place = call.place else { return false }
         return engine.wasDelivered(partition: place.partition, offset: place.offset)
@@ -227,18 +284,21 @@ final class ClientSession: SourceTable.Holder {
     }
   }
 
-  private func headerSection(
-    event: String, deadline: Int64?, call: CorrelationID?, own: [(name: String, value: UnsafeRawBufferPointer?)]
-  ) -> ByteSlice {
+  /// The event as it is to stand in the log.
+  private func event(
+    _ request: ExecRequest, engine: ApplicationEngine, slot: Int, replyAddress: [UInt8]?
+  ) -> Intake.Event {
     var headers = HeaderSection()
-    headers.append(HeaderName.event, Array(event.utf8))
-    if let deadline { headers.append(deadline: deadline) }
-    if let call { headers.append(HeaderName.replyAddress, services.calls.address(of: call)) }
-    for (name, value) in own {
+    headers.append(HeaderName.event, Array(engine.slotNames[slot].utf8))
+    if request.milliseconds > 0 { headers.append(deadline: grape_realtime_ms() + request.milliseconds) }
+    if let replyAddress { headers.append(HeaderName.replyAddress, replyAddress) }
+    for (name, value) in request.headers {
       var name = name
       name.withUTF8 { headers.append(UnsafeRawBufferPointer($0), value) }
     }
-    return headers.finish()
+    return Intake.Event(
+      slot: slot, key: request.key, value: request.value ?? UnsafeRawBufferPointer(start: nil, count: 0),
+      headerSection: headers.finish())
   }
 
   private func acknowledge(_ id: UInt64, _ outcome: Intake.Outcome) {

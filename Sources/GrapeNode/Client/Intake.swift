@@ -17,6 +17,14 @@ final class Intake {
     var headerSection: ByteSlice
   }
 
+  /// A record for another topic that goes into the log with an event, or not at all.
+  struct Companion {
+    /// Of one partition.
+    var topic: String
+    var key: ByteSlice
+    var value: ByteSlice
+  }
+
   /// Where an event ended up, or why it did not.
   typealias Outcome = Result<Place, StatusError>
 
@@ -25,6 +33,8 @@ final class Intake {
     var partition: Int32
     var offset: Int64
     var durability: Durability
+    /// Of the record that came with it, if one did.
+    var companionOffset: Int64?
   }
 
   private struct Destination: Hashable {
@@ -34,15 +44,22 @@ final class Intake {
   }
 
   private final class Gathering {
-    let engine: ApplicationEngine
+    /// nil: companions, which no application runs.
+    let engine: ApplicationEngine?
     var builder = RecordBatchBuilder(capacity: 4096)
     var counts: [Int]
-    var waiting: [(Outcome) -> Void] = []
+    var waiting: [Waiting] = []
 
-    init(_ engine: ApplicationEngine) {
+    init(_ engine: ApplicationEngine?) {
       self.engine = engine
-      counts = [Int](repeating: 0, count: engine.slotNames.count)
+      counts = [Int](repeating: 0, count: engine?.slotNames.count ?? 0)
     }
+  }
+
+  private struct Waiting {
+    /// Where the event's companion is: a batch, and the record in it.
+    var companion: (destination: Destination, record: Int64)?
+    var completion: (Outcome) -> Void
   }
 
   private let gate: CommitGate
@@ -51,31 +68,43 @@ final class Intake {
 
   init(gate: CommitGate) { self.gate = gate }
 
+  /// The partition for an event: by its key, or in turns.
+  func partition(forKey key: UnsafeRawBufferPointer?, of engine: ApplicationEngine) -> Int32 {
+    if let key { return Partitioner.partition(forKey: key, of: engine.partitions) }
+    spread = (spread + 1) % engine.partitions
+    return spread
+  }
+
   /// Takes an event in; copies its bytes. `completion` runs once it has the durability asked for, or cannot get it.
+  ///
+  /// - Parameter companion: a record that is to be in the same commit.
   func add(
-    _ event: Event, to engine: ApplicationEngine, durability: Durability, completion: @escaping (Outcome) -> Void
+    _ event: Event, to engine: ApplicationEngine, partition: Int32, durability: Durability,
+    companion: Companion? = nil, completion: @escaping (Outcome) -> Void
   ) {
-    let partition: Int32
-    if let key = event.key {
-      partition = Partitioner.partition(forKey: key, of: engine.partitions)
-    } else {
-      spread = (spread + 1) % engine.partitions
-      partition = spread
+    let now = grape_realtime_ms()
+    var waiting = Waiting(companion: nil, completion: completion)
+    if let companion {
+      let destination = Destination(topic: companion.topic, partition: 0, durability: durability)
+      let gathering = gathering(destination, nil)
+      waiting.companion = (destination, Int64(gathering.builder.recordCount))
+      gathering.builder.append(
+        key: companion.key, value: companion.value, headerSection: HeaderSection.empty, timestamp: now)
     }
-    let destination = Destination(topic: engine.topic, partition: partition, durability: durability)
-    let gathering: Gathering
-    if let existing = gathered[destination] {
-      gathering = existing
-    } else {
-      gathering = Gathering(engine)
-      gathered[destination] = gathering
-    }
+    let gathering = gathering(
+      Destination(topic: engine.topic, partition: partition, durability: durability), engine)
     gathering.builder.append(
-      key: event.key, value: event.value, headerSection: event.headerSection.unsafeBytes, timestamp: grape_realtime_ms()
-    )
+      key: event.key, value: event.value, headerSection: event.headerSection.unsafeBytes, timestamp: now)
     gathering.counts[event.slot] += 1
-    gathering.waiting.append(completion)
+    gathering.waiting.append(waiting)
     if gathering.builder.byteCount > 1024 * 1024 { flush() }
+  }
+
+  private func gathering(_ destination: Destination, _ engine: ApplicationEngine?) -> Gathering {
+    if let existing = gathered[destination] { return existing }
+    let gathering = Gathering(engine)
+    gathered[destination] = gathering
+    return gathering
   }
 
   /// Hands what was gathered to the log. To be called at the end of each turn.
@@ -104,21 +133,26 @@ final class Intake {
       } catch {
         preconditionFailure("a batch without compression cannot fail: \(error)")
       }
+      guard let engine = gathering.engine else { continue }
       let arrival = ApplicationEngine.Arrival(
         partition: destination.partition, counts: gathering.counts,
         timestamp: transaction.appends[transaction.appends.count - 1].maxTimestamp)
-      arrivals.append((gathering.engine, arrival))
-      gathering.engine.noteAppended(arrival)
+      arrivals.append((engine, arrival))
+      engine.noteAppended(arrival)
     }
     gate.commit(transaction) { result in
       if case .failure = result { for (engine, arrival) in arrivals { engine.noteRefused(arrival) } }
+      let places = Dictionary(uniqueKeysWithValues: parts.indices.map { (parts[$0].0, $0) })
       for (index, (destination, gathering)) in parts.enumerated() {
-        for (position, completion) in gathering.waiting.enumerated() {
-          completion(
+        for (position, waiting) in gathering.waiting.enumerated() {
+          waiting.completion(
             result.map { receipt in
               Place(
                 topic: destination.topic, partition: destination.partition,
-                offset: receipt.baseOffsets[index] + Int64(position), durability: receipt.durability)
+                offset: receipt.baseOffsets[index] + Int64(position), durability: receipt.durability,
+                companionOffset: waiting.companion.flatMap { companion in
+                  places[companion.destination].map { receipt.baseOffsets[$0] + companion.record }
+                })
             }.mapError { StatusError($0) })
         }
       }

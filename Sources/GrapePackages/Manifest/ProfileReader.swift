@@ -4,7 +4,7 @@ extension FieldReader {
   private static let profileFields = [
     "workers", "grow-threshold", "credits", "batch-bytes", "idle-timeout", "startup-timeout", "request-timeout",
     "termination-timeout", "heartbeat", "retry", "queue-limit", "durability", "compression", "environment",
-    "inherit-environment", "log-bytes", "retention-age", "retention-size",
+    "inherit-environment", "log-bytes", "retention-age", "retention-size", "idempotency",
   ]
 
   /// What people call some fields elsewhere.
@@ -50,6 +50,13 @@ extension FieldReader {
     set(&profile.queueLimit, integer(fields["queue-limit"], root.key("queue-limit"), example: 0))
     set(&profile.retentionAge, duration(fields["retention-age"], root.key("retention-age")))
     set(&profile.retentionSize, byteCount(fields["retention-size"], root.key("retention-size")))
+    if let entry = fields["idempotency"] {
+      let path = root.key("idempotency")
+      let idempotency = self.fields(
+        entry.value, path, allowed: ["window", "keys"], meant: ["age": "window", "count": "keys"])
+      set(&profile.idempotency.window, duration(idempotency["window"], path.key("window")))
+      set(&profile.idempotency.keys, integer(idempotency["keys"], path.key("keys"), example: 100_000))
+    }
     durability(fields["durability"], root.key("durability"), &profile)
     compression(fields["compression"], root.key("compression"), &profile)
     environment(fields["environment"], root.key("environment"), &profile)
