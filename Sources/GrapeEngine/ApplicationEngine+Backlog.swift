@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 internal import GrapeLog
 internal import GrapeReactor
 internal import GrapeWire
@@ -56,7 +55,7 @@ extension ApplicationEngine {
   func noteSeen(_ lane: Int, end: Int64) {
     guard end > backlogs[lane].end else { return }
     let count = slotNames.count
-    change(lane) { $0.seen(end: end, slots: count, timestamp: grape_realtime_ms()) }
+    change(lane) { $0.seen(end: end, slots: count, timestamp: reactor.clock.wall) }
   }
 
   private func change(_ lane: Int, _ body: (inout LaneBacklog) -> Void) {

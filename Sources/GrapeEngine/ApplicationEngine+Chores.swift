@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 internal import GrapeCore
 internal import GrapeLog
 internal import GrapeReactor
@@ -78,7 +77,7 @@ extension ApplicationEngine {
     guard chores[index].hasWork else { return false }
     guard
       let chore = chores[index].due(
-        now: reactor.now, time: grape_realtime_ms(), eventsWait: eventsCanGo(index))
+        now: reactor.now, time: reactor.clock.wall, eventsWait: eventsCanGo(index))
     else { return false }
     // The store must have what came before; the next turn of the pump looks again.
     guard lanes[index].delivery == nil, stateGates[index].isSettled else { return true }
@@ -168,7 +167,7 @@ extension ApplicationEngine {
   }
 
   private func removeExpired(_ index: Int) {
-    let time = grape_realtime_ms()
+    let time = reactor.clock.wall
     environment.state.read(
       changelog(index),
       { (view, _) throws(StateError) in
@@ -257,7 +256,7 @@ extension ApplicationEngine {
   ) throws(WireError) -> [Transaction.Append] {
     var appends: [Transaction.Append] = []
     var builder = RecordBatchBuilder(capacity: 4096)
-    let now = grape_realtime_ms()
+    let now = reactor.clock.wall
     func cut() throws(WireError) {
       let batch = try builder.take()
       appends.append(
@@ -278,7 +277,7 @@ extension ApplicationEngine {
   ) throws(WireError) -> (Transaction.Append, Arrival)? {
     var builder = RecordBatchBuilder(capacity: 4096)
     var counts = [Int](repeating: 0, count: slotNames.count)
-    let now = grape_realtime_ms()
+    let now = reactor.clock.wall
     for (slot, write) in triggers {
       guard let number = slotNames.firstIndex(of: slot) else {
         note(

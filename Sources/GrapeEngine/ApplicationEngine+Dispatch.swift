@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 internal import GrapeCore
 internal import GrapeLog
 internal import GrapeReactor

@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 package import GrapeCore
 package import GrapeLog
 internal import GrapeReactor
@@ -141,7 +140,7 @@ extension ApplicationEngine {
       let delay =
         unfinished.delayMilliseconds > 0
         ? Int64(unfinished.delayMilliseconds) * 1_000_000 : backoff(afterAttempt: attempts)
-      lanes[index].headFailed(now: grape_monotonic_ns(), delay: delay)
+      lanes[index].headFailed(now: reactor.clock.monotonic, delay: delay)
       note(
         "warning",
         "event at \(topic)/\(lanes[index].partition):\(result.processed) failed (attempt \(attempts) of \(profile.retry.attempts)): \(unfinished.message)",
@@ -154,7 +153,7 @@ extension ApplicationEngine {
     let base = profile.retry.backoff.nanoseconds
     let limit = profile.retry.maxBackoff.nanoseconds
     let doubled = attempt >= 32 ? limit : min(limit, base << Int64(attempt - 1))
-    return doubled / 2 + Int64.random(in: 0...max(1, doubled / 2))
+    return doubled / 2 + Int64.random(in: 0...max(1, doubled / 2), using: &random)
   }
 
   private func commit(
@@ -222,7 +221,7 @@ extension ApplicationEngine {
     let why: JSONValue = [
       "reason": .string(reason), "code": JSONValue(code), "message": .string(message), "attempts": JSONValue(attempts),
       "topic": .string(topic), "partition": JSONValue(lanes[index].partition), "offset": .int(offset),
-      "version": .string(deployment.version), "timeMs": .int(grape_realtime_ms()),
+      "version": .string(deployment.version), "timeMs": .int(reactor.clock.wall),
     ]
     do throws(WireError) {
       var original = event.record.headers
@@ -235,7 +234,7 @@ extension ApplicationEngine {
       var builder = RecordBatchBuilder(capacity: 256)
       headers.finish().withUnsafeBytes {
         builder.append(
-          key: event.record.key, value: event.record.value, headerSection: $0, timestamp: grape_realtime_ms())
+          key: event.record.key, value: event.record.value, headerSection: $0, timestamp: reactor.clock.wall)
       }
       let batch = try builder.take()
       withExtendedLifetime(event) {}
@@ -286,7 +285,7 @@ extension ApplicationEngine {
       var builder = RecordBatchBuilder(capacity: 256)
       builder.append(
         key: ByteSlice(address.correlation.encoded), value: value, headerSection: headers.finish(),
-        timestamp: grape_realtime_ms())
+        timestamp: reactor.clock.wall)
       let batch = try builder.take()
       return [
         Transaction.Append(

@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 internal import GrapeCore
 package import GrapeLog
 internal import GrapeReactor

@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 public import GrapeCore
 internal import GrapeLog
 internal import GrapeReactor
@@ -34,7 +33,7 @@ extension ApplicationEngine {
 
   /// A result was committed.
   func record(_ result: WorkerResult, delivery: LaneStateMachine.Delivery) {
-    let latency = Self.age(of: delivery.timestamp, now: grape_realtime_ms()) * 1000
+    let latency = Self.age(of: delivery.timestamp, now: reactor.clock.wall) * 1000
     for tally in result.tallies {
       statistics[tally.slot].processed += tally.succeeded
       statistics[tally.slot].failed += tally.failed
@@ -62,7 +61,7 @@ extension ApplicationEngine {
     var counts = [Int](repeating: 0, count: slotNames.count)
     var oldest = [Int64?](repeating: nil, count: slotNames.count)
     for backlog in backlogs { backlog.report(counts: &counts, oldest: &oldest) }
-    let today = grape_realtime_ms()
+    let today = reactor.clock.wall
     let ages = oldest.map { $0.map { Self.age(of: $0, now: today) } ?? 0 }
     var rate = 0.0
     var slots: [JSONValue] = []

@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 public import GrapeCore
 public import GrapeReactor
 internal import GrapeWire
@@ -21,19 +20,20 @@ extension ApplicationEngine {
   }
 
   private func spawn(_ id: Int) {
-    let token = Self.makeToken()
+    let token = makeToken()
     let session = WorkerSession(id: id, name: "\(name)-\(id)", token: token, now: reactor.now)
     sessions[id] = session
     do {
       let launch = try environment.launch(deployment, session.name, token)
-      session.process = try WorkerProcess(
-        launch, reactor: reactor,
-        onLine: { [self] stream, line in
+      let worker = try environment.start(
+        launch, reactor,
+        { [self] stream, line in
           applicationLog.append(
             worker: session.name, stream: stream.rawValue, level: stream == .stderr ? "warning" : "info", message: line)
         },
-        onExit: { [self] status in exited(session, status) })
-      note("info", "started, process \(session.process!.pid)", worker: session.name)
+        { [self] status in exited(session, status) })
+      session.process = worker
+      note("info", "started, process \(worker.pid)", worker: session.name)
     } catch {
       let message = "cannot be started: \(error)"
       problem = "worker \(session.name) \(message)"
@@ -99,10 +99,7 @@ extension ApplicationEngine {
     readySessions = sessions.values.filter(\.isReady).sorted { $0.id < $1.id }
   }
 
-  private static func makeToken() -> String {
-    var generator = SystemRandomNumberGenerator()
-    return (0..<4).map { _ in String(generator.next(), radix: 36) }.joined()
-  }
+  private func makeToken() -> String { (0..<4).map { _ in String(random.next(), radix: 36) }.joined() }
 
   // MARK: Handshake
 
@@ -110,7 +107,7 @@ extension ApplicationEngine {
   public func expects(token: String) -> Bool { sessions.values.contains { $0.token == token } }
 
   /// Welcomes the worker that holds `token`. Throws what the worker is to be told before the connection is closed.
-  public func welcome(_ connection: FrameConnection, token: String, hello: JSONValue) throws(StatusError) {
+  public func welcome(_ connection: any FrameChannel, token: String, hello: JSONValue) throws(StatusError) {
     guard let session = sessions.values.first(where: { $0.token == token }) else {
       throw StatusError(.unauthorized, "the token is not (or no longer) good")
     }
@@ -223,7 +220,7 @@ extension ApplicationEngine {
   /// Ends workers that have fallen silent, or sit on one event for too long.
   func checkHeartbeats() {
     let now = reactor.now
-    for session in sessions.values where session.connection != nil {
+    for session in sessions.values.sorted(by: { $0.id < $1.id }) where session.connection != nil {
       if now - session.lastHeard > 3 * heartbeatInterval {
         condemn(session, "nothing was heard of it for \((now - session.lastHeard) / 1_000_000) ms")
       } else if !session.deliveries.isEmpty, now - session.unchangedSince > profile.requestTimeout.nanoseconds {

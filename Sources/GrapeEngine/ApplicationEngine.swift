@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 public import GrapeCore
 public import GrapeLog
 internal import GrapeReactor
@@ -32,6 +31,8 @@ public final class ApplicationEngine {
   public private(set) var slotNames: [String]
 
   let environment: EngineEnvironment
+  /// For tokens and for waits that are to differ.
+  var random: any RandomNumberGenerator
   var lanes: [LaneStateMachine] = []
   /// By partition, as `lanes`.
   var stateGates: [StateGate] = []
@@ -70,9 +71,12 @@ public final class ApplicationEngine {
   var logger: Logger { environment.logger }
 
   /// Creates the engine of a deployed application whose topics exist. `start` makes it run.
-  public init(_ deployment: Deployment, environment: EngineEnvironment, logPath: String) {
+  ///
+  /// - Parameter logPath: file of the application's log; nil: it is kept in memory alone.
+  public init(_ deployment: Deployment, environment: EngineEnvironment, logPath: String?) {
     self.deployment = deployment
     self.environment = environment
+    random = environment.random
     name = deployment.manifest.name
     topic = name.eventsTopic
     stateTopic = name.stateTopic
@@ -270,14 +274,14 @@ public final class ApplicationEngine {
 
   /// Sees to it that time-outs are noticed, with one timer, and none while nothing can time out.
   func armTimer() {
-    let now = grape_monotonic_ns()
+    let now = reactor.clock.monotonic
     var due: Int64?
     func consider(_ time: Int64) { due = min(due ?? time, time) }
     if let time = pool.nextDeadline(now: now) { consider(time) }
     if !readySessions.isEmpty { consider(now + heartbeatInterval) }
     if state == .running {
       for lane in lanes where lane.blockedUntil > now { consider(lane.blockedUntil) }
-      let time = grape_realtime_ms()
+      let time = reactor.clock.wall
       for chore in chores {
         if let wait = chore.timeUntilExpiry(now: now, time: time) { consider(now + max(wait, 1_000_000)) }
       }

@@ -32,7 +32,7 @@ public final class ApplicationLog {
   /// Lines kept in memory.
   public static let capacity = 2000
 
-  private let path: String
+  private let path: String?
   private let limit: Int
   private let reactor: Reactor
   private var lines: [Line] = []
@@ -43,8 +43,8 @@ public final class ApplicationLog {
   /// Why the file could not be written last time; nil: it could.
   public private(set) var problem: String?
 
-  /// Logs to `path`, rotated to `path.1` at `limit` bytes.
-  public init(path: String, limit: Int, reactor: Reactor) {
+  /// Logs to `path`, rotated to `path.1` at `limit` bytes; nil: in memory alone.
+  public init(path: String?, limit: Int, reactor: Reactor) {
     self.path = path
     self.limit = max(limit, 4096)
     self.reactor = reactor
@@ -53,12 +53,12 @@ public final class ApplicationLog {
   /// Adds a line.
   public func append(worker: String, stream: String, level: String, message: String, fields: JSONValue? = nil) {
     let line = Line(
-      number: nextNumber, timeMs: grape_realtime_ms(), worker: worker, stream: stream, level: level, message: message,
+      number: nextNumber, timeMs: reactor.clock.wall, worker: worker, stream: stream, level: level, message: message,
       fields: fields)
     nextNumber += 1
     lines.append(line)
     if lines.count > Self.capacity + 500 { lines.removeFirst(lines.count - Self.capacity) }
-    if pending.count < 4 * 1024 * 1024 { pending += line.json.utf8 + [0x0a] }
+    if path != nil, pending.count < 4 * 1024 * 1024 { pending += line.json.utf8 + [0x0a] }
     if !isFlushScheduled {
       isFlushScheduled = true
       reactor.deferred { [self] in flush() }
@@ -80,10 +80,10 @@ public final class ApplicationLog {
     let due = waiting.filter { $0.0 < nextNumber - 1 }
     waiting.removeAll { $0.0 < nextNumber - 1 }
     for (_, action) in due { action() }
-    guard !pending.isEmpty else { return }
+    guard let path, !pending.isEmpty else { return }
     defer { pending.removeAll(keepingCapacity: pending.count < 65_536) }
     do throws(SystemError) {
-      try write()
+      try write(to: path)
       problem = nil
     } catch {
       // The lines stay in memory; the log of an application must not stop its events.
@@ -91,7 +91,7 @@ public final class ApplicationLog {
     }
   }
 
-  private func write() throws(SystemError) {
+  private func write(to path: String) throws(SystemError) {
     let file = try system("open \(path)") { grape_open(path, O_WRONLY | O_CREAT | O_APPEND, 0o640) }
     defer { close(file) }
     let size = lseek(file, 0, SEEK_END)

@@ -56,13 +56,20 @@ public struct EngineEnvironment {
   public var engine: (_ topic: String) -> ApplicationEngine?
   /// How to start a worker: program, environment, folder.
   public var launch: (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
+  /// Starts it.
+  public var start: WorkerStarter
+  /// Each engine takes its random numbers from a copy.
+  public var random: any RandomNumberGenerator
 
   public init(
     reactor: Reactor, gate: CommitGate, flusher: ConnectionFlusher, state: StateKeeper, node: String,
     replies: @escaping (_ topic: String) -> ReplyTopic, eventLimit: Int, frameLimit: Int, batchLimit: Int,
     hopLimit: Int, logger: Logger,
     engine: @escaping (_ topic: String) -> ApplicationEngine?,
-    launch: @escaping (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch
+    launch: @escaping (Deployment, _ worker: String, _ token: String) throws(StatusError) -> WorkerLaunch,
+    start: @escaping WorkerStarter = { (launch, reactor, onLine, onExit) throws(SystemError) in
+      try WorkerProcess(launch, reactor: reactor, onLine: onLine, onExit: onExit)
+    }, random: any RandomNumberGenerator = SystemRandomNumberGenerator()
   ) {
     self.reactor = reactor
     self.gate = gate
@@ -77,5 +84,7 @@ public struct EngineEnvironment {
     self.logger = logger
     self.engine = engine
     self.launch = launch
+    self.start = start
+    self.random = random
   }
 }

@@ -9,8 +9,8 @@ final class WorkerSession {
   let name: String
   /// Good for one hello.
   var token: String?
-  var process: WorkerProcess?
-  var connection: FrameConnection?
+  var process: (any RunningWorker)?
+  var connection: (any FrameChannel)?
   /// Unanswered deliveries: partition by delivery id.
   var deliveries: [UInt64: Int32] = [:]
   var acceptsZstd = false

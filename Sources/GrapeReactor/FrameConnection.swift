@@ -7,7 +7,7 @@ internal import Glibc
 /// Frames arrive as slices of the buffer they were received into, copied nowhere. What is sent during a turn is gathered and goes out in as few
 /// system calls as it takes, at the turn's end. While more than `outputLimit` bytes wait to be sent nothing is read, so a peer that
 /// does not read cannot make the node's memory grow.
-public final class FrameConnection {
+public final class FrameConnection: FrameChannel {
   /// Largest frame taken, in bytes, header included.
   public var frameLimit = FrameHeader.openingLimit
   /// Called for each frame. The connection may be closed from within.
@@ -156,7 +156,7 @@ public final class FrameConnection {
   // MARK: Sending
 
   /// Sends a frame whose body `body` writes.
-  public func send(_ type: FrameType, flags: UInt8 = 0, id: UInt64, body: (inout ByteWriter) -> Void) {
+  public func send(_ type: FrameType, flags: UInt8, id: UInt64, body: (inout ByteWriter) -> Void) {
     guard !isClosed, !closesWhenSent else { return }
     let before = gathered.count
     let start = gathered.beginFrame(type, flags: flags, id: id)
@@ -168,8 +168,7 @@ public final class FrameConnection {
 
   /// Sends a frame whose body is what `head` writes followed by `slices`, which are not copied unless they are small.
   public func send(
-    _ type: FrameType, flags: UInt8 = 0, id: UInt64, slices: some Collection<ByteSlice>,
-    head: (inout ByteWriter) -> Void
+    _ type: FrameType, flags: UInt8, id: UInt64, slices: [ByteSlice], head: (inout ByteWriter) -> Void
   ) {
     guard !isClosed, !closesWhenSent else { return }
     let before = gathered.count

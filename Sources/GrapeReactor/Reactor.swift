@@ -29,8 +29,10 @@ public final class Reactor: @unchecked Sendable {
   private var turnEnds: [() -> Void] = []
   private var isStopping = false
 
+  /// What time it is for everything that lives on this reactor.
+  public let clock: ReactorClock
   /// Time at the beginning of this turn, monotonic, in nanoseconds.
-  public private(set) var now: Int64 = grape_monotonic_ns()
+  public private(set) var now: Int64
 
   /// Which readiness a source is interested in.
   public struct Interest: OptionSet, Sendable {
@@ -51,7 +53,9 @@ public final class Reactor: @unchecked Sendable {
   }
 
   /// Opens the epoll and event descriptors.
-  public init() throws(SystemError) {
+  public init(clock: ReactorClock = .system) throws(SystemError) {
+    self.clock = clock
+    now = clock.monotonic
     epoll = try system("epoll_create1") { grape_epoll_create() }
     do {
       wakeup = try system("eventfd") { grape_eventfd() }
@@ -142,7 +146,7 @@ public final class Reactor: @unchecked Sendable {
   /// Runs `action` once, `nanoseconds` from now. Reactor's thread, or before `run`.
   @discardableResult
   public func schedule(after nanoseconds: Int64, _ action: @escaping () -> Void) -> TimerID {
-    timers.add(deadline: grape_monotonic_ns() + max(0, nanoseconds), action)
+    timers.add(deadline: clock.monotonic + max(0, nanoseconds), action)
   }
 
   /// Forgets a timer. One that has fired is ignored.
@@ -156,17 +160,17 @@ public final class Reactor: @unchecked Sendable {
     var events = [UInt32](repeating: 0, count: 256)
     var data = [UInt64](repeating: 0, count: 256)
     while !isStopping {
-      now = grape_monotonic_ns()
+      now = clock.monotonic
       settle()
       if isStopping { break }
-      let timeout = timers.timeUntilNext(now: grape_monotonic_ns())
+      let timeout = timers.timeUntilNext(now: clock.monotonic)
       // Announce the sleep, then look once more: a post either sees the announcement or is seen here.
       sleeping.store(true, ordering: .sequentiallyConsistent)
       let hasWork = inbox.withLock { !$0.jobs.isEmpty }
       let count = grape_epoll_wait(epoll, &events, &data, 256, hasWork ? 0 : timeout)
       sleeping.store(false, ordering: .sequentiallyConsistent)
       precondition(count >= 0 || errno == EINTR, "epoll_wait: \(String(cString: strerror(errno)))")
-      now = grape_monotonic_ns()
+      now = clock.monotonic
       for index in 0..<max(0, Int(count)) {
         if data[index] == 0 {
           var counter: UInt64 = 0
@@ -179,6 +183,41 @@ public final class Reactor: @unchecked Sendable {
     }
     inbox.withLock { $0.stopped = true }
     thread.store(0, ordering: .relaxed)
+  }
+
+  /// Does what is due, and returns where `run` would sleep: for who decides by himself when it is the reactor's turn. Descriptors
+  /// are not looked at. Not to be used beside `run`.
+  package func turn() {
+    guard !isStopping else { return }
+    thread.store(UInt(bitPattern: Int(pthread_self())), ordering: .relaxed)
+    now = clock.monotonic
+    for action in timers.due(now: now) { action() }
+    settle()
+    if isStopping { inbox.withLock { $0.stopped = true } }
+    thread.store(0, ordering: .relaxed)
+  }
+
+  /// Whether a turn would find something to do now.
+  package var isDue: Bool {
+    !isStopping && (timers.timeUntilNext(now: clock.monotonic) == 0 || inbox.withLock { !$0.jobs.isEmpty })
+  }
+
+  /// Nanoseconds until the next timer; nil: there is none.
+  package var timeUntilTimer: Int64? {
+    let time = timers.timeUntilNext(now: clock.monotonic)
+    return time < 0 ? nil : time
+  }
+
+  /// Forgets all work, as the death of its process does. Not from within a turn.
+  package func abandon() {
+    isStopping = true
+    inbox.withLock { inbox in
+      inbox.stopped = true
+      inbox.jobs = []
+    }
+    local = []
+    turnEnds = []
+    timers = TimerQueue()
   }
 
   /// Runs posted work and ends of turns until neither makes more.

@@ -34,13 +34,28 @@ public enum ExitStatus: Sendable, Hashable, CustomStringConvertible {
   }
 }
 
-/// A running worker process: its output as lines, its end as a call. Lives on a reactor.
-public final class WorkerProcess {
-  public enum Stream: String, Sendable { case stdout, stderr }
+/// A worker that was started, whatever it runs in.
+public protocol RunningWorker: AnyObject {
+  /// Number of its process.
+  var pid: Int32 { get }
+  /// Sends a signal to the worker and all that it started.
+  func signal(_ number: Int32)
+}
 
+/// Where a worker's output comes from.
+public enum WorkerStream: String, Sendable { case stdout, stderr }
+
+/// Starts a worker: `onLine` is told of its output, `onExit` once of its end, both on the reactor.
+public typealias WorkerStarter = (
+  _ launch: WorkerLaunch, _ reactor: Reactor, _ onLine: @escaping (WorkerStream, String) -> Void,
+  _ onExit: @escaping (ExitStatus) -> Void
+) throws(SystemError) -> any RunningWorker
+
+/// A running worker process: its output as lines, its end as a call. Lives on a reactor.
+public final class WorkerProcess: RunningWorker {
   public let pid: Int32
   private let reactor: Reactor
-  private let onLine: (Stream, String) -> Void
+  private let onLine: (WorkerStream, String) -> Void
   private let onExit: (ExitStatus) -> Void
   private var exitSource: Reactor.SourceID?
   private var exitDescriptor: Int32
@@ -49,7 +64,7 @@ public final class WorkerProcess {
 
   /// Starts `launch`. Called on the reactor's thread: the process is killed by the system should that thread (the node) die.
   public init(
-    _ launch: WorkerLaunch, reactor: Reactor, onLine: @escaping (Stream, String) -> Void,
+    _ launch: WorkerLaunch, reactor: Reactor, onLine: @escaping (WorkerStream, String) -> Void,
     onExit: @escaping (ExitStatus) -> Void
   ) throws(SystemError) {
     self.reactor = reactor

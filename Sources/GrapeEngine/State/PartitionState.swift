@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 internal import GrapeLog
 internal import GrapeReactor
 internal import GrapeStore
@@ -60,7 +59,7 @@ final class PartitionState {
       return completion(.failure(error))
     }
     let restore = Restore(
-      thread: thread, processed: processed, toldAt: grape_monotonic_ns(), note: note, progress: progress,
+      thread: thread, processed: processed, toldAt: thread.clock.monotonic, note: note, progress: progress,
       completion: completion)
     log.bounds(
       of: changelog,
@@ -171,7 +170,7 @@ final class PartitionState {
     } catch {
       return restore.completion(.failure(error))
     }
-    let now = grape_monotonic_ns()
+    let now = restore.thread.clock.monotonic
     if now - restore.toldAt > Self.progressInterval {
       restore.toldAt = now
       restore.progress(store?.position.changelog ?? 0, restore.end)

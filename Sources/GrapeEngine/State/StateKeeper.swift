@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 public import GrapeLog
 public import GrapeReactor
 public import GrapeStore
