@@ -33,6 +33,10 @@ public struct Profile: Hashable, Sendable {
   public var idempotency: Idempotency
   /// For events that do not ask for one.
   public var durability: Durability
+  /// What a crash may do to the effects of an event.
+  public var guarantee: Guarantee
+  /// With `atLeastOnce`: how long the log may not know how far the application is.
+  public var commitInterval: Duration
   /// How workers pack the batches of what they emit.
   public var compression: BatchCompression
   /// Set for the workers. In order of name.
@@ -59,6 +63,8 @@ public struct Profile: Hashable, Sendable {
     retentionSize = 0
     idempotency = Idempotency()
     durability = .disk
+    guarantee = .exactlyOnce
+    commitInterval = .milliseconds(100)
     compression = .none
     environment = []
     inheritEnvironment = Self.defaultInheritedEnvironment
@@ -131,6 +137,16 @@ public struct Profile: Hashable, Sendable {
       case .disk: "disk"
       }
     }
+  }
+
+  /// How often an event's effects (state, emitted events, replies) may come about.
+  public enum Guarantee: String, Hashable, Sendable, CaseIterable, CustomStringConvertible {
+    /// Once, whatever crashes: they and the progress are one commit.
+    case exactlyOnce = "exactly-once"
+    /// Once, but again after a crash for the events since progress was last committed.
+    case atLeastOnce = "at-least-once"
+
+    public var description: String { rawValue }
   }
 
   /// An environment variable.

@@ -16,6 +16,7 @@ public enum ProfileBounds {
   public static let queueLimit = 0...1_000_000_000_000
   public static let retentionAge: ClosedRange<Duration> = .zero...Duration.seconds(3650 * 86400)
   public static let retentionSize = 0...(1 << 50)
+  public static let commitInterval: ClosedRange<Duration> = .zero...Duration.seconds(60)
   public static let idempotencyWindow: ClosedRange<Duration> = .seconds(1)...Duration.seconds(365 * 86400)
   public static let idempotencyKeys = 1...10_000_000
   public static let logBytes = (64 << 10)...(1 << 30)
@@ -71,6 +72,7 @@ extension Profile {
     check(root.key("queue-limit"), queueLimit, ProfileBounds.queueLimit)
     check(root.key("retention-age"), retentionAge, ProfileBounds.retentionAge)
     check(root.key("retention-size"), retentionSize, ProfileBounds.retentionSize, bytes: true)
+    check(root.key("commit-interval"), commitInterval, ProfileBounds.commitInterval)
     check(root.key("idempotency").key("window"), idempotency.window, ProfileBounds.idempotencyWindow)
     check(root.key("idempotency").key("keys"), idempotency.keys, ProfileBounds.idempotencyKeys)
     environmentProblems(&problems)

@@ -162,23 +162,62 @@ extension ApplicationEngine {
   ) {
     var transaction = proposed
     let offset = lanes[index].processed
-    transaction.offsets = [offsetCommit(lane: index)]
+    let tellsOffset = mustTellOffset(lane: index, result)
+    if tellsOffset { transaction.offsets = [offsetCommit(lane: index)] }
     for (engine, arrival) in appended { engine.noteAppended(arrival) }
+    // Nothing came of the events, and the log will be told later that they are done.
+    if transaction.appends.isEmpty, !tellsOffset { return record(result, delivery: delivery) }
     unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
       switch outcome {
       case .success(let receipt):
         unfinishedCommits -= 1
-        lanes[index].committed(upTo: offset)
+        if tellsOffset { lanes[index].committed(upTo: offset) }
         record(result, delivery: delivery)
         applyState(transaction, receipt, lane: index, processed: offset)
       case .failure(let error):
         for (engine, arrival) in appended { engine.noteRefused(arrival) }
-        // The log takes no more; what was not committed runs again when the node is started anew.
-        environment.gate.breakOff(error)
-        problem = "cannot commit: \(error.message)"
-        note("error", problem!)
-        logger.error("commit failed", metadata: ["app": "\(name)", "error": "\(error)"])
+        commitFailed(error)
+      }
+    }
+  }
+
+  /// The log takes no more; what was not committed runs again when the node is started anew.
+  private func commitFailed(_ error: LogError) {
+    environment.gate.breakOff(error)
+    problem = "cannot commit: \(error.message)"
+    note("error", problem!)
+    logger.error("commit failed", metadata: ["app": "\(name)", "error": "\(error)"])
+  }
+
+  /// Whether a result's commit says how far the lane is: always, if effects are to come about exactly once. Attempts are always told, as they must be durable
+  /// before the next.
+  private func mustTellOffset(lane index: Int, _ result: WorkerResult) -> Bool {
+    guard profile.guarantee == .atLeastOnce, result.unfinished == nil else {
+      offsetPacing[index].told(now: reactor.now)
+      return true
+    }
+    return offsetPacing[index].progressed(now: reactor.now, interval: profile.commitInterval.nanoseconds)
+  }
+
+  /// Tells the log how far the lanes are of which that is due.
+  func commitOffsets(upTo time: Int64) {
+    var transaction = Transaction(durability: Durability(profile.durability))
+    var told: [(lane: Int, offset: Int64)] = []
+    for index in lanes.indices {
+      guard let due = offsetPacing[index].due, due <= time else { continue }
+      offsetPacing[index].told(now: reactor.now)
+      told.append((index, lanes[index].processed))
+      transaction.offsets.append(offsetCommit(lane: index))
+    }
+    guard !told.isEmpty, environment.gate.failure == nil else { return }
+    unfinishedCommits += 1
+    environment.gate.commit(transaction) { [self] outcome in
+      switch outcome {
+      case .success:
+        unfinishedCommits -= 1
+        for (lane, offset) in told { lanes[lane].committed(upTo: offset) }
+      case .failure(let error): commitFailed(error)
       }
     }
   }

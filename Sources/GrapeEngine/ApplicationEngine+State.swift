@@ -37,7 +37,7 @@ extension ApplicationEngine {
     let place = changelog(index)
     let note = reactor.completion { [self] (message: String) in self.note("warning", "\(place): \(message)") }
     environment.state.open(
-      app, changelog: place, processed: lanes[index].committed, note: note,
+      app, changelog: place, processed: lanes[index].processed, note: note,
       progress: { applied, end in
         logger.info(
           "state is being restored",

@@ -17,6 +17,7 @@ extension ApplicationEngine {
   public var isIdle: Bool {
     state != .loading && waiting == 0 && unfinishedCommits == 0 && lanes.allSatisfy { $0.delivery == nil }
       && stateGates.allSatisfy(\.isSettled) && chores.allSatisfy(\.isIdle)
+      && offsetPacing.allSatisfy { $0.due == nil }
   }
 
   /// Whether an event has been handed to a worker (or may have been).

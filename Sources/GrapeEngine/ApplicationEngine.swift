@@ -36,6 +36,8 @@ public final class ApplicationEngine {
   var lanes: [LaneStateMachine] = []
   /// By partition, as `lanes`.
   var stateGates: [StateGate] = []
+  /// By partition, as `lanes`; for applications that work at least once.
+  var offsetPacing: [OffsetPacing] = []
   /// By partition, as `lanes`.
   var chores: [LaneChores] = []
   /// Those who wait until so many more changes are in a partition's store.
@@ -134,6 +136,7 @@ public final class ApplicationEngine {
           backlogs = lanes.map { LaneBacklog(first: $0.processed, end: $0.end, slots: slotNames.count) }
           waiting = backlogs.reduce(0) { $0 + $1.count }
           stateGates = lanes.map { _ in StateGate() }
+          offsetPacing = lanes.map { _ in OffsetPacing() }
           chores = lanes.map {
             LaneChores(position: offsets[TopicPartition(writesTopic, $0.partition)]?.offset ?? 0)
           }
@@ -216,6 +219,7 @@ public final class ApplicationEngine {
     guard state == .stopping, pool.count == 0, lanes.allSatisfy({ $0.delivery == nil }),
       !chores.contains(where: \.isBusy)
     else { return }
+    commitOffsets(upTo: .max)
     state = .stopped
     let completions = whenStopped
     whenStopped.removeAll()
@@ -279,6 +283,7 @@ public final class ApplicationEngine {
     func consider(_ time: Int64) { due = min(due ?? time, time) }
     if let time = pool.nextDeadline(now: now) { consider(time) }
     if !readySessions.isEmpty { consider(now + heartbeatInterval) }
+    for pacing in offsetPacing { if let time = pacing.due { consider(time) } }
     if state == .running {
       for lane in lanes where lane.blockedUntil > now { consider(lane.blockedUntil) }
       let time = reactor.clock.wall
@@ -297,6 +302,7 @@ public final class ApplicationEngine {
 
   private func tick() {
     checkHeartbeats()
+    commitOffsets(upTo: reactor.now)
     perform(pool.advance(now: reactor.now))
     settleStop()
     schedulePump()

@@ -49,6 +49,7 @@ extension Profile {
       "idempotency": [
         "window-ms": milliseconds(idempotency.window), "keys": JSONValue(idempotency.keys),
       ], "durability": .string(durability.description),
+      "guarantee": .string(guarantee.description), "commit-interval-ms": milliseconds(commitInterval),
       "compression": .string(compression.description),
       // Values may be secrets: names only.
       "environment": JSONValue(strings: environment.map(\.name)),

@@ -35,7 +35,9 @@ struct RequestMarker: Hashable {
     partition = try reader.i32()
     offsetBound = try reader.i64()
     id = CorrelationID(high: try reader.u64(), low: try reader.u64())
-    guard reader.remaining == 0 else { throw WireError(.malformed, "\(reader.remaining) bytes behind a request marker") }
+    guard reader.remaining == 0 else {
+      throw WireError(.malformed, "\(reader.remaining) bytes behind a request marker")
+    }
   }
 
   /// The record's value.

@@ -79,7 +79,8 @@ final class RequestTable {
     guard entry.marker.fingerprint == fingerprint else {
       throw StatusError(
         .conflict,
-        "the idempotency key was used for a request with another key or other data; a key is for one request and its repeats")
+        "the idempotency key was used for a request with another key or other data; a key is for one request and its repeats"
+      )
     }
     guard entry.marker.isBlocking || !isBlocking else {
       throw StatusError(

@@ -5,6 +5,7 @@ extension FieldReader {
     "workers", "grow-threshold", "credits", "batch-bytes", "idle-timeout", "startup-timeout", "request-timeout",
     "termination-timeout", "heartbeat", "retry", "queue-limit", "durability", "compression", "environment",
     "inherit-environment", "log-bytes", "retention-age", "retention-size", "idempotency",
+    "guarantee", "commit-interval",
   ]
 
   /// What people call some fields elsewhere.
@@ -12,7 +13,7 @@ extension FieldReader {
     "pool-limit": "workers.max", "max-workers": "workers.max", "min-workers": "workers.min", "concurrency": "credits",
     "timeout": "request-timeout", "heartbeat-timeout": "heartbeat", "retries": "retry.attempts", "env": "environment",
     "crashlog-limit": "log-bytes",
-    "retention": "retention-age", "retention-bytes": "retention-size",
+    "processing-guarantee": "guarantee", "retention": "retention-age", "retention-bytes": "retention-size",
   ]
 
   /// Reads a profile. Fields that are missing or wrong have their defaults.
@@ -58,6 +59,8 @@ extension FieldReader {
       set(&profile.idempotency.keys, integer(idempotency["keys"], path.key("keys"), example: 100_000))
     }
     durability(fields["durability"], root.key("durability"), &profile)
+    guarantee(fields["guarantee"], root.key("guarantee"), &profile)
+    set(&profile.commitInterval, duration(fields["commit-interval"], root.key("commit-interval")))
     compression(fields["compression"], root.key("compression"), &profile)
     environment(fields["environment"], root.key("environment"), &profile)
     if let entry = fields["inherit-environment"] {
@@ -73,6 +76,15 @@ extension FieldReader {
       profile.durability = durability
     } else {
       report(entry.mark, path, "\(name.quotedForMessage) is no durability: use disk, os or memory")
+    }
+  }
+
+  private mutating func guarantee(_ entry: YAMLNode.Entry?, _ path: FieldPath, _ profile: inout Profile) {
+    guard let entry, let name = text(entry, path, example: "exactly-once") else { return }
+    if let guarantee = Profile.Guarantee(rawValue: name) {
+      profile.guarantee = guarantee
+    } else {
+      report(entry.mark, path, "\(name.quotedForMessage) is no guarantee: use exactly-once or at-least-once")
     }
   }
 
