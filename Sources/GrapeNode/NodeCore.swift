@@ -290,12 +290,7 @@ final class NodeCore {
     let services = ClientServices(
       reactor: reactor, gate: gate, intake: intake, calls: calls,
       // One that is still finding out where it stands takes nothing: its deployment has not been answered yet.
-      engine: { [unowned self] name in
-        guard let engine = engines[name], engine.state != .loading, requests[name]?.isLoading == false else {
-          return nil
-        }
-        return engine
-      },
+      engine: { [unowned self] in engines[$0].flatMap { $0.state == .loading ? nil : $0 } },
       requests: { [unowned self] in requests[$0] }, admin: admin,
       eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
     let session = ClientSession(connection, source: source, services: services) { [unowned self] session in

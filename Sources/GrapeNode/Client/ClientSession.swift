@@ -159,6 +159,7 @@ final class ClientSession: SourceTable.Holder {
   private func append(
     _ id: UInt64, _ request: ExecRequest, engine: ApplicationEngine, slot: Int
   ) throws(StatusError) {
+    try checkRoom(engine)
     let call = try openCall(id, request, engine: engine)
     let event = event(request, engine: engine, slot: slot, replyAddress: call.map { services.calls.address(of: $0.id) })
     let partition = services.intake.partition(forKey: request.key, of: engine)
@@ -191,6 +192,7 @@ final class ClientSession: SourceTable.Holder {
         acknowledge(id, outcome)
       }
     }
+    try checkRoom(engine)
     let call = try openCall(id, request, engine: engine)
     let partition = services.intake.partition(forKey: request.key, of: engine)
     let (own, companion) = requests.begin(name, call: call?.id, fingerprint: fingerprint, partition: partition)
@@ -235,11 +237,15 @@ final class ClientSession: SourceTable.Holder {
     if let failure = services.gate.failure {
       throw StatusError(.unavailable, "the log takes no more events: \(failure.message)")
     }
+    return engine
+  }
+
+  private func checkRoom(_ engine: ApplicationEngine) throws(StatusError) {
     guard engine.admitsEvents else {
       throw StatusError(
-        .queueFull, "\(app) has \(engine.deployment.profile.queueLimit) events waiting, its queue-limit; try later")
+        .queueFull,
+        "\(engine.name) has \(engine.deployment.profile.queueLimit) events waiting, its queue-limit; try later")
     }
-    return engine
   }
 
   /// A blocking event's place in the table of calls; where the event lies is known once it is appended.
@@ -335,6 +341,7 @@ final class ClientSession: SourceTable.Holder {
     try check(id)
     do throws(StatusError) {
       let engine = try engine(request.app)
+      try checkRoom(engine)
       var transaction = Transaction(
         durability: request.durability ?? Durability(engine.deployment.profile.durability))
       var arrivals: [ApplicationEngine.Arrival] = []

@@ -14,8 +14,14 @@ final class TopicFollower {
   private let take: (PlacedRecord) throws(WireError) -> Void
   private var watch: WatchToken?
   private var isClosed = false
-  /// Called once, when there is nothing more to be read for the first time.
-  private var caughtUp: (() -> Void)?
+  private var onProgress: ((Progress) -> Void)?
+
+  enum Progress {
+    /// There was nothing more to be read, for the first time.
+    case caughtUp
+    /// It could not be read on; it is tried again and again.
+    case failed(LogError)
+  }
 
   private static let readBytes = 1024 * 1024
   private static let retryDelay: Int64 = 1_000_000_000
@@ -32,10 +38,10 @@ final class TopicFollower {
     self.take = take
   }
 
-  /// Begins at `offset`. `caughtUp` is called when the end was reached for the first time.
-  func start(at offset: Int64, caughtUp: (() -> Void)? = nil) {
+  /// Begins at `offset`. `onProgress` is told of failures until the end was reached for the first time, and of that.
+  func start(at offset: Int64, onProgress: ((Progress) -> Void)? = nil) {
     position = offset
-    self.caughtUp = caughtUp
+    self.onProgress = onProgress
     read()
   }
 
@@ -46,8 +52,8 @@ final class TopicFollower {
   }
 
   private func wait() {
-    caughtUp?()
-    caughtUp = nil
+    onProgress?(.caughtUp)
+    onProgress = nil
     guard !isClosed else { return }
     let fired = reactor.completion { [weak self] (_: Void) in
       self?.watch = nil
@@ -76,6 +82,7 @@ final class TopicFollower {
     case .failure(let error) where error.code == .closed || error.code == .noSuchTopic: break
     case .failure(let error):
       logger.error("a topic cannot be read", metadata: ["topic": "\(place)", "error": "\(error)"])
+      onProgress?(.failed(error))
       retry()
     }
   }

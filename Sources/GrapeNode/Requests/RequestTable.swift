@@ -21,7 +21,7 @@ final class RequestTable {
   private var index = RequestIndex()
   private var random = RandomNumbers()
   /// What is remembered is still being read.
-  private(set) var isLoading = true
+  private var isLoading = true
   /// Calls that wait for replies to a request of somebody else.
   private var waiting: [CorrelationID: [CorrelationID]] = [:]
   /// Those who wait until a request is in the log.
@@ -51,16 +51,19 @@ final class RequestTable {
   /// Requests that are remembered.
   var count: Int { index.count }
 
-  /// Reads what is remembered, and goes on with what comes.
+  /// Reads what is remembered, and goes on with what comes. If it cannot be read the application runs all the same; requests with an
+  /// idempotency key are refused until it can.
   func start(completion: @escaping (LogError?) -> Void) {
     gate.log.offset(
       of: place, at: grape_realtime_ms() - Int64(window.window / .milliseconds(1)),
       completion: reactor.completion { [self] result in
         switch result {
         case .success(let offset):
-          follower.start(at: offset) { [self] in
-            isLoading = false
-            completion(nil)
+          var isAnswered = false
+          follower.start(at: offset) { [self] progress in
+            if case .caughtUp = progress { isLoading = false }
+            if !isAnswered { completion(nil) }
+            isAnswered = true
           }
         case .failure(let error): completion(error)
         }
@@ -75,6 +78,10 @@ final class RequestTable {
   func first(
     _ name: ByteSlice, fingerprint: UInt64, isBlocking: Bool
   ) throws(StatusError) -> CorrelationID? {
+    guard !isLoading else {
+      throw StatusError(
+        .unavailable, "the requests that \(engine.name) remembers are not read yet; try later", ran: .never)
+    }
     guard let entry = index.find(name, now: grape_realtime_ms(), window: window) else { return nil }
     guard entry.marker.fingerprint == fingerprint else {
       throw StatusError(
