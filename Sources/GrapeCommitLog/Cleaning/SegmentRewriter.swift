@@ -124,11 +124,13 @@ struct SegmentRewriter: ~Copyable {
   ///
   /// - Parameter deleting: topics that are deleted before it: their deletion was lost.
   mutating func add(
-    _ header: GroupHeader, _ group: UnsafeRawBufferPointer, deleting: [TopicID] = []
+    _ header: GroupHeader, _ group: UnsafeRawBufferPointer, deleting: [TopicID] = [],
+    creating: [Repair.LostTopic] = []
   ) throws(WireError) {
     finishGroup()
     open = header
     for id in deleting { keepDeletion(of: id) }
+    for topic in creating { create(topic) }
     do throws(EntryDecoder.Malformed) {
       var decoder = EntryDecoder(group: group)
       var start = GroupHeader.byteCount
@@ -261,12 +263,12 @@ struct SegmentRewriter: ~Copyable {
     try file.synchronize()
   }
 
-  /// Makes a topic before anything else is added, in the first group: its creation was lost.
-  mutating func create(_ id: TopicID, name: String, _ configuration: TopicConfiguration) {
-    let bytes = GroupHeader.byteCount + EntryEncoder.topicBytes(name: name)
+  /// Makes a topic behind what was added: its creation was lost.
+  mutating func create(_ topic: Repair.LostTopic) {
+    let bytes = GroupHeader.byteCount + EntryEncoder.topicBytes(name: topic.name)
     let storage = ByteStorage(capacity: bytes)
     var encoder = EntryEncoder(UnsafeMutableRawBufferPointer(start: storage.base, count: bytes))
-    encoder.topicCreated(id, name: name, configuration)
+    encoder.topicCreated(topic.id, name: topic.name, topic.configuration)
     keep(
       UnsafeRawBufferPointer(start: storage.base, count: bytes).part(
         GroupHeader.byteCount, bytes - GroupHeader.byteCount))

@@ -82,8 +82,10 @@ struct Repair {
     var nextOffsets: [Place: Int64] = [:]
     /// How partitions stood at its end, as far as that is known.
     var ends: [Place: IndexFile.Part] = [:]
-    /// Topics to make at its beginning, because their creation was lost here or before.
-    var creations: [(id: TopicID, name: String, TopicConfiguration)] = []
+    /// Topics to make at its end, because their creation was lost here or before and they are used behind it.
+    var creations: [LostTopic] = []
+    /// Topics to make before the group with a sequence, which uses them: not earlier, as an earlier topic may have had their name.
+    var creationsBefore: [UInt64: [LostTopic]] = [:]
     /// Topics to delete at its end, because their deletion was lost here or before.
     var deletions: [TopicID] = []
     /// Topics to delete before the group with a sequence, because their deletion was lost here.
@@ -94,6 +96,21 @@ struct Repair {
     var isDamaged: Bool { !reasons.isEmpty }
   }
 
+  /// A topic whose creation is lost, as it is made again.
+  struct LostTopic {
+    var id: TopicID
+    var name: String
+    var configuration: TopicConfiguration
+  }
+
+  /// Where a topic that was never made is used first.
+  private struct UnknownTopic {
+    var partitions: Int32
+    var stretch: Int
+    /// Of the group; nil: only a checkpoint knows of it.
+    var sequence: UInt64?
+  }
+
   private let storage: any SegmentStorage
   private var stretches: [Stretch] = []
   private var identity: LogIdentity?
@@ -102,7 +119,7 @@ struct Repair {
   private var deleted: Set<TopicID> = []
   /// Topics whose creation is lost, as a later change calls them.
   private var altered: [TopicID: (name: String, TopicConfiguration)] = [:]
-  private var unknownTopics: [TopicID: (partitions: Int32, stretch: Int)] = [:]
+  private var unknownTopics: [TopicID: UnknownTopic] = [:]
   private var ends: [Place: IndexFile.Part] = [:]
   /// The last stretch that shows something of a partition.
   private var seen: [Place: Int] = [:]
@@ -324,13 +341,13 @@ struct Repair {
       }
       topics[id] = (name, configuration.partitions)
     case .topicDeleted(let id):
-      meet(id, 0, place)
+      meet(id, 0, place, sequence)
       topics[id] = nil
       deleted.insert(id)
       ends = ends.filter { $0.key.topic != id }
     case .append(let topic, let partition, let baseOffset, let range):
       guard let header = try? RecordBatchHeader(group.part(range.lowerBound, range.count)) else { return }
-      meet(topic, partition, place)
+      meet(topic, partition, place, sequence)
       let key = Place(topic: topic, partition: partition)
       let expected = ends[key]?.end ?? 0
       if baseOffset > expected, stretches[place].header?.cleaned == nil {
@@ -344,23 +361,25 @@ struct Repair {
       }
       note(key, place, end: header.lastOffset + 1, timestamp: header.maxTimestamp, bytes: UInt64(range.count))
     case .partitionState(let topic, let partition, let state):
-      meet(topic, partition, place)
+      meet(topic, partition, place, sequence)
       note(
         Place(topic: topic, partition: partition), place, end: state.end, timestamp: state.greatestTimestamp, bytes: 0)
     case .trimmed(let topic, let partition, let start):
-      meet(topic, partition, place)
-      note(Place(topic: topic, partition: partition), place, end: start, timestamp: .min, bytes: 0)
-    case .offsetCommit(let topic, let partition, _, _): meet(topic, partition, place)
+      meet(topic, partition, place, sequence)
+      // The records before it are of no concern any more. Those between it and the end may be lost all the same.
+      note(Place(topic: topic, partition: partition), nil, end: start, timestamp: .min, bytes: 0)
+    case .offsetCommit(let topic, let partition, _, _): meet(topic, partition, place, sequence)
     case .topicAltered(let id, let name, let configuration):
-      meet(id, configuration.partitions - 1, place)
+      meet(id, configuration.partitions - 1, place, sequence)
       if topics[id] == nil { altered[id] = (name, configuration) }
     case .unknown(let kind, _): unknownKind = kind
     case .topicIDs, .groupDeleted: break
     }
   }
 
-  private mutating func note(_ key: Place, _ place: Int, end: Int64, timestamp: Int64, bytes: UInt64) {
-    seen[key] = place
+  /// - Parameter place: the stretch that shows it; nil: it shows no end.
+  private mutating func note(_ key: Place, _ place: Int?, end: Int64, timestamp: Int64, bytes: UInt64) {
+    if let place { seen[key] = place }
     var part =
       ends[key]
       ?? IndexFile.Part(
@@ -372,10 +391,10 @@ struct Repair {
   }
 
   /// Remembers topics that are used without having been made.
-  private mutating func meet(_ topic: TopicID, _ partition: Int32, _ place: Int) {
+  private mutating func meet(_ topic: TopicID, _ partition: Int32, _ place: Int, _ sequence: UInt64?) {
     if topics[topic] != nil { return }
-    let known = unknownTopics[topic]
-    unknownTopics[topic] = (max(known?.partitions ?? 1, partition + 1), known?.stretch ?? place)
+    unknownTopics[topic, default: UnknownTopic(partitions: 1, stretch: place, sequence: sequence)].partitions =
+      max(unknownTopics[topic]?.partitions ?? 1, partition + 1)
   }
 
   /// Offsets that were given out must not be given out again, even if nothing behind the damage shows them.
@@ -388,7 +407,7 @@ struct Repair {
         let key = Place(topic: id, partition: Int32(number))
         let known = ends[key]?.end ?? 0
         guard partition.bounds.end > known, stretches[place].nextOffsets[key] == nil else { continue }
-        if topics[id] == nil { meet(id, Int32(number), place) }
+        if topics[id] == nil { meet(id, Int32(number), place, nil) }
         stretches[place].nextOffsets[key] = partition.bounds.end
         report.losses.append(
           RepairReport.Loss(
@@ -411,7 +430,12 @@ struct Repair {
         catalogue[id] ?? ("recovered.\(id)", TopicConfiguration(partitions: min(use.partitions, 10_000)))
       if taken.contains(name) { name = "recovered.\(id)" }
       taken.insert(name)
-      stretches[place].creations.append((id, name, configuration))
+      let topic = LostTopic(id: id, name: name, configuration: configuration)
+      if use.stretch == place, let sequence = use.sequence {
+        stretches[place].creationsBefore[sequence, default: []].append(topic)
+      } else {
+        stretches[place].creations.append(topic)
+      }
       for earlier in 0..<place {
         stretches[earlier].nextOffsets = stretches[earlier].nextOffsets.filter { $0.key.topic != id }
       }
@@ -452,14 +476,12 @@ struct Repair {
       return try putInPlace(stretch, draft, name)
     }
     stretches[place].sequences = first...last
-    for (id, topic, configuration) in stretch.creations {
-      rewriter.create(id, name: topic, configuration)
-    }
     if let source = stretch.file {
       let file = try storage.open(source, writable: false)
       defer { file.close() }
-      try salvage(try scanner(stretch, file), into: &rewriter, within: first...last, deleting: stretch.deletionsBefore)
+      try salvage(try scanner(stretch, file), into: &rewriter, within: first...last, mending: stretch)
     }
+    for topic in stretch.creations { rewriter.create(topic) }
     var parts = stretch.ends
     for (key, offset) in stretch.nextOffsets {
       var part =
@@ -502,7 +524,7 @@ struct Repair {
 
   private func salvage(
     _ scanner: SegmentScanner, into rewriter: inout SegmentRewriter, within sequences: ClosedRange<UInt64>,
-    deleting deletions: [UInt64: [TopicID]]
+    mending stretch: Stretch
   ) throws(LogError) {
     var sequence: UInt64 = sequences.lowerBound - 1
     while true {
@@ -514,7 +536,9 @@ struct Repair {
         // A group that makes no sense in spite of its CRC is given up as a whole.
         if Self.isSound(bytes) {
           do throws(WireError) {
-            try rewriter.add(header, bytes, deleting: deletions[header.sequence] ?? [])
+            try rewriter.add(
+              header, bytes, deleting: stretch.deletionsBefore[sequence] ?? [],
+              creating: stretch.creationsBefore[sequence] ?? [])
           } catch {
             throw LogError(.failed, "\(scanner.file.path): byte \(at): \(error.message)")
           }
