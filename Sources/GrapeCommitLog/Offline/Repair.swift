@@ -340,6 +340,8 @@ struct Repair {
         }
       }
       topics[id] = (name, configuration.partitions)
+      // What is missing of its partitions later cannot have been before it.
+      for partition in 0..<configuration.partitions { seen[Place(topic: id, partition: partition)] = place }
     case .topicDeleted(let id):
       meet(id, 0, place, sequence)
       topics[id] = nil
