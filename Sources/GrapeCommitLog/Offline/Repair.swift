@@ -121,6 +121,10 @@ struct Repair {
   private var altered: [TopicID: (name: String, TopicConfiguration)] = [:]
   private var unknownTopics: [TopicID: UnknownTopic] = [:]
   private var ends: [Place: IndexFile.Part] = [:]
+  /// Offsets of records that are gone.
+  private var losses: [(place: Place, offsets: Range<Int64>)] = []
+  /// Names of topics whose creation is lost.
+  private var recovered: [TopicID: String] = [:]
   /// The last stretch that shows something of a partition.
   private var seen: [Place: Int] = [:]
   private var sequence: UInt64 = 0
@@ -146,6 +150,13 @@ struct Repair {
     let checkpoint = try newestCheckpoint(names)
     if let checkpoint { learnEnds(from: checkpoint) }
     nameUnknownTopics(checkpoint?.rebuilder)
+    // What a topic had that was deleted later nobody misses; another may have its name.
+    report.losses = losses.filter { !deleted.contains($0.place.topic) }.map { loss in
+      let id = loss.place.topic
+      return RepairReport.Loss(
+        partition: TopicPartition(topics[id]?.name ?? recovered[id] ?? "#\(id)", loss.place.partition),
+        offsets: loss.offsets)
+    }
     let damaged = stretches.indices.filter { stretches[$0].isDamaged }
     if apply, !damaged.isEmpty {
       for place in damaged { try rewrite(place) }
@@ -353,9 +364,7 @@ struct Repair {
       let key = Place(topic: topic, partition: partition)
       let expected = ends[key]?.end ?? 0
       if baseOffset > expected, stretches[place].header?.cleaned == nil {
-        report.losses.append(
-          RepairReport.Loss(
-            partition: TopicPartition(topics[topic]?.name ?? "#\(topic)", partition), offsets: expected..<baseOffset))
+        losses.append((key, expected..<baseOffset))
         // They were in one of the segments since the last that shows some of the partition.
         for earlier in (seen[key] ?? 0)..<place where stretches[earlier].isDamaged {
           stretches[earlier].nextOffsets[key] = stretches[earlier].nextOffsets[key] ?? baseOffset
@@ -404,16 +413,14 @@ struct Repair {
     guard let place = stretches.lastIndex(where: { $0.isDamaged && $0.base < checkpoint.base }) else { return }
     let state = checkpoint.rebuilder.state
     // What was deleted behind the checkpoint is of no concern any more.
-    for (name, id) in state.ids where !deleted.contains(id) {
+    for id in state.ids.values where !deleted.contains(id) {
       for (number, partition) in state.topics[Int(id)]!.partitions.enumerated() {
         let key = Place(topic: id, partition: Int32(number))
         let known = ends[key]?.end ?? 0
         guard partition.bounds.end > known, stretches[place].nextOffsets[key] == nil else { continue }
         if topics[id] == nil { meet(id, Int32(number), place, nil) }
         stretches[place].nextOffsets[key] = partition.bounds.end
-        report.losses.append(
-          RepairReport.Loss(
-            partition: TopicPartition(name, Int32(number)), offsets: known..<partition.bounds.end))
+        losses.append((key, known..<partition.bounds.end))
       }
     }
   }
@@ -442,11 +449,7 @@ struct Repair {
         stretches[earlier].nextOffsets = stretches[earlier].nextOffsets.filter { $0.key.topic != id }
       }
       report.recoveredTopics.append(name)
-      report.losses = report.losses.map { loss in
-        var loss = loss
-        if loss.partition.topic == "#\(id)" { loss.partition.topic = name }
-        return loss
-      }
+      recovered[id] = name
     }
   }
 
