@@ -9,6 +9,8 @@ extension Simulation {
     guard let last = contents.files.last else { return false }
     let files = disk.files.map(\.name).filter { $0.hasSuffix(".log") && $0 < last }.sorted()
     guard !files.isEmpty else { return false }
+    // At rest: what was written long ago is on the disk, checkpoints included, which alone may know how far a lost end went.
+    disk.synchronize()
     for _ in 0..<random.within(1...2) { spoil(random.pick(files)) }
     let found = try repairReport(disk.observe(), apply: false)
     note("repair: \(found.segments.map { ($0.file, $0.reasons) }), lost \(found.losses), made \(found.recoveredTopics)")

@@ -179,6 +179,12 @@ package final class SimulatedDisk: @unchecked Sendable {
   func rename(_ name: String, to newName: String) { change(.rename(name, to: newName)) }
   func remove(_ name: String) { change(.remove(name)) }
 
+  /// Everything is written, as it is some time after the last change.
+  package func synchronize() {
+    synchronizeNames()
+    for name in names { name.inode.synchronize() }
+  }
+
   func synchronizeNames() {
     pendingNames.removeAll(keepingCapacity: true)
     durableNames = names
