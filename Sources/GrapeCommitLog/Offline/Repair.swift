@@ -254,6 +254,8 @@ struct Repair {
     defer { file.close() }
     let scanner = try scanner(stretches[place], file)
     let isLast = place == stretches.count - 1
+    // It stands for all of them, whether groups are left or not.
+    defer { sequence = max(sequence, stretches[place].header?.cleaned?.sequences.upperBound ?? 0) }
     while true {
       let at = scanner.offset
       switch try scanner.next() {
