@@ -17,7 +17,7 @@ public struct RepairReport: Sendable {
   }
 
   /// Records that are gone. In segments that retention or compaction rewrote, missing offsets cannot be told from removed ones, and
-  /// are not listed.
+  /// are not listed; where damaged segments come before such a one, those between them are, though they may have been removed.
   public struct Loss: Sendable {
     public var partition: TopicPartition
     public var offsets: Range<Int64>
@@ -365,10 +365,11 @@ struct Repair {
       meet(topic, partition, place, sequence)
       let key = Place(topic: topic, partition: partition)
       let expected = ends[key]?.end ?? 0
-      if baseOffset > expected, stretches[place].header?.cleaned == nil {
+      // They were in one of the segments since the last that shows some of the partition.
+      let suspects = ((seen[key] ?? 0)..<place).filter { stretches[$0].isDamaged }
+      if baseOffset > expected, !suspects.isEmpty || stretches[place].header?.cleaned == nil {
         losses.append((key, expected..<baseOffset))
-        // They were in one of the segments since the last that shows some of the partition.
-        for earlier in (seen[key] ?? 0)..<place where stretches[earlier].isDamaged {
+        for earlier in suspects {
           stretches[earlier].nextOffsets[key] = stretches[earlier].nextOffsets[key] ?? baseOffset
         }
       }
