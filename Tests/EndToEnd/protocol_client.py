@@ -47,13 +47,17 @@ class Client:
         self.timeout = timeout
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
-        self.socket.connect(path)
         self.splitter = wire.FrameSplitter()
         self.frames: list[Frame] = []
         self.next_id = 1
         self.welcome: dict = {}
-        if hello:
-            self.hello()
+        try:
+            self.socket.connect(path)
+            if hello:
+                self.hello()
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> "Client":
         return self
