@@ -73,8 +73,10 @@ extension ApplicationEngine {
     let lane = lanes[index]
     // Same partition, same worker, as long as the set of workers stays.
     let session = readySessions[Int(lane.partition) % readySessions.count]
+    guard stateGates[index].admits(session.id),
+      session.turns.admits(suspect: plan.isSuspect, isIdle: session.deliveries.isEmpty)
+    else { return }
     guard session.deliveries.count < profile.credits, let connection = session.connection else { return }
-    guard stateGates[index].admits(session.id) else { return }
     let slices: [ByteSlice]
     do throws(WireError) {
       slices = try deliverable(plan.batches, zstd: session.acceptsZstd)
@@ -95,6 +97,7 @@ extension ApplicationEngine {
       writer.u32(0)
     }
     chores[index].delivered()
+    session.turns.gave(suspect: plan.isSuspect)
     if session.deliveries.isEmpty { session.unchangedSince = reactor.now }
     session.deliveries[id] = lane.partition
     lanes[index].delivered(

@@ -32,6 +32,7 @@ extension ApplicationEngine {
       return condemn(session, "its output is not acceptable: \(error.message)")
     }
     session.deliveries[header.id] = nil
+    session.turns.answered()
     session.lastHeard = reactor.now
     session.unchangedSince = reactor.now
     pool.proved()
@@ -347,7 +348,7 @@ extension ApplicationEngine {
     transaction.offsets = [offsetCommit(lane: index)]
     unfinishedCommits += 1
     environment.gate.commit(transaction) { [self] outcome in
-      guard case .success = outcome else { return }
+      if case .failure(let error) = outcome { return commitFailed(error) }
       unfinishedCommits -= 1
       lanes[index].committed(upTo: offset)
     }
@@ -358,7 +359,7 @@ extension ApplicationEngine {
   func commitAttempts(_ index: Int) {
     unfinishedCommits += 1
     environment.gate.commit(Transaction(durability: .disk, offsets: [offsetCommit(lane: index)])) { [self] outcome in
-      guard case .success = outcome else { return }
+      if case .failure(let error) = outcome { return commitFailed(error) }
       unfinishedCommits -= 1
       lanes[index].attemptCommitted()
       schedulePump()

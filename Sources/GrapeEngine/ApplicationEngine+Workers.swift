@@ -78,12 +78,13 @@ extension ApplicationEngine {
         problem = "workers do not start: \(session.name) \(status)\(why); see `grape app logs \(name)`"
       }
     }
+    let isAlone = session.deliveries.count == 1
     for partition in session.deliveries.values.sorted() {
       let index = Int(partition)
       if session.wasReleased {
         lanes[index].released()
       } else if lanes[index].workerDied(
-        now: reactor.now, delay: backoff(afterAttempt: Int(lanes[index].failuresOfHead) + 1))
+        now: reactor.now, delay: backoff(afterAttempt: Int(lanes[index].failuresOfHead) + 1), isAlone: isAlone)
       {
         commitAttempts(index)
       }

@@ -251,7 +251,7 @@ public final class ApplicationEngine {
     if state == .running {
       perform(pool.demand(workersWanted, now: reactor.now))
       if environment.gate.admitsDeliveries {
-        for index in lanes.indices { deliver(index) }
+        deliverAll()
       } else if !isGateAwaited {
         isGateAwaited = true
         environment.gate.whenDrained { [self] in
@@ -261,6 +261,13 @@ public final class ApplicationEngine {
       }
     }
     armTimer()
+  }
+
+  private func deliverAll() {
+    for session in readySessions { session.turns.begin() }
+    for index in lanes.indices where lanes[index].isSuspect { deliver(index) }
+    for index in lanes.indices where !lanes[index].isSuspect { deliver(index) }
+    for session in readySessions where session.turns.end() { schedulePump() }
   }
 
   /// Workers that would have something to do.

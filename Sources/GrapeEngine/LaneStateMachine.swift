@@ -26,6 +26,8 @@ struct LaneStateMachine {
     var attempt: UInt32
     var batches: ArraySlice<LogBatch>
     var bytes: Int
+    /// One event that was at a worker which died: to go to a worker that holds nothing else.
+    var isSuspect: Bool
   }
 
   enum Fetch: Equatable {
@@ -50,7 +52,8 @@ struct LaneStateMachine {
   /// All below this offset was read: what is not in `fetched` is dealt with, or there is no such record.
   private var readEnd: Int64
   private var isFetching = false
-  /// Events below this offset were at a worker that died: they are delivered one by one, so that the one at fault stands alone.
+  /// Events below this offset were at a worker that died: they are delivered one by one, so that the one at fault
+  /// stands alone.
   private var suspectEnd: Int64 = 0
   /// The event at the head and how often it has failed on its own.
   private var headOffset: Int64 = -1
@@ -142,7 +145,7 @@ struct LaneStateMachine {
     }
     return Plan(
       first: processed, end: alone ? processed + 1 : fetched[count - 1].lastOffset + 1,
-      attempt: failuresOfHead + (alone ? 2 : 1), batches: fetched[0..<count], bytes: bytes)
+      attempt: failuresOfHead + (alone ? 2 : 1), batches: fetched[0..<count], bytes: bytes, isSuspect: alone)
   }
 
   /// Moves the head to a record that exists, so that what is delivered alone is an event and not a gap.
@@ -194,11 +197,16 @@ struct LaneStateMachine {
     blockedUntil = now + delay
   }
 
+  /// The events at the head were at a worker that died.
+  var isSuspect: Bool { processed < suspectEnd }
+
   /// The worker died over the delivery. True: the attempt must be committed before the events go out again.
-  mutating func workerDied(now: Int64, delay: Int64) -> Bool {
+  ///
+  /// - Parameter isAlone: it held no other delivery.
+  mutating func workerDied(now: Int64, delay: Int64, isAlone: Bool) -> Bool {
     guard let lost = delivery else { return false }
     delivery = nil
-    if lost.end - lost.first == 1 {
+    if isAlone, lost.end - lost.first == 1 {
       headFailed(now: now, delay: delay)
     } else {
       suspectEnd = max(suspectEnd, lost.end)

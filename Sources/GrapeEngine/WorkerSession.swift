@@ -13,6 +13,7 @@ final class WorkerSession {
   var connection: (any FrameChannel)?
   /// Unanswered deliveries: partition by delivery id.
   var deliveries: [UInt64: Int32] = [:]
+  var turns = SuspectTurns()
   var acceptsZstd = false
   /// Questions about state that were not answered yet.
   var questions = 0

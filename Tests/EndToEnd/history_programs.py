@@ -61,13 +61,11 @@ class Setting:
 
     @classmethod
     def draw(cls, seed: int, chance: random.Random) -> "Setting":
-        # While an event that always kills its worker is tried, events of other partitions at the same worker die with it,
-        # and are counted as failing, too: so there is but one partition then.
         poison = int(chance.random() < 0.15)
         apps = (*APPS, WITNESS)
         return cls(
             seed=seed,
-            partitions={app: 1 if poison else chance.randint(1, 4) for app in apps},
+            partitions={app: chance.randint(1, 4) for app in apps},
             attempts=4 if poison else 16,
             worker_kills={app: 1 if poison else 7 for app in apps},
             handler_kills=1 if poison else chance.randint(0, 5),

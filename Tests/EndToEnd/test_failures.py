@@ -4,6 +4,7 @@ import json
 import time
 import unittest
 
+import wire
 from node import GAVE_UP, HANDLER_ERROR, EndToEnd
 
 QUICK_RETRY = {"attempts": 3, "backoff": "50ms", "max-backoff": "200ms"}
@@ -46,6 +47,26 @@ class Failures(EndToEnd):
         self.assertEqual(value, b"poison")
         self.assertTrue(why)
         self.assertEqual(self.node.app_stats("trouble")["deadLetters"], 1)
+
+    def test_events_of_other_partitions_do_not_pay_for_one_that_kills_the_worker(self):
+        code = """
+            import os
+
+            @app.on("in")
+            def receive(event, context):
+                if event.text == "poison":
+                    os._exit(9)
+        """
+        self.deploy(code, ["in"], workers={"min": 1, "max": 1})
+        keys = {wire.partition_of(b"k%d" % number, 4): b"k%d" % number for number in range(100)}
+        self.node.grape("app", "stop", "trouble")  # so that all of them are delivered at once
+        with self.node.client() as client:
+            client.exec("trouble@in", b"poison", key=keys[0])
+            for partition in (1, 2, 3):
+                client.exec("trouble@in", b"innocent", key=keys[partition])
+        self.node.grape("app", "start", "trouble")
+        self.node.wait_idle("60s")
+        self.assertEqual([value for value, _ in self.dead()], [b"poison"])
 
     def test_a_failing_event_is_tried_as_often_as_the_profile_says_and_then_a_dead_letter(self):
         code = """

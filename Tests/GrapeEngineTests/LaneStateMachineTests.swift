@@ -83,7 +83,7 @@ import Testing
     var lane = lane(end: 3)
     fill(&lane, [batch(0, 2)], end: 3)
     #expect(deliver(&lane)?.end == 3)
-    let mustCommit = lane.workerDied(now: 0, delay: 5)
+    let mustCommit = lane.workerDied(now: 0, delay: 5, isAlone: true)
     #expect(mustCommit)
     #expect(deliver(&lane) == nil, "the attempt is not on disk yet")
     lane.attemptCommitted()
@@ -93,7 +93,7 @@ import Testing
     #expect(first?.attempt == 2)
     lane.completed(upTo: 1)
     #expect(deliver(&lane)?.first == 1)
-    let again = lane.workerDied(now: 100, delay: 5)
+    let again = lane.workerDied(now: 100, delay: 5, isAlone: true)
     #expect(again)
     #expect(lane.failuresOfHead == 1)
     lane.attemptCommitted()
@@ -109,10 +109,10 @@ import Testing
     var before = lane(end: 5)
     fill(&before, [batch(0, 4)], end: 5)
     _ = deliver(&before)
-    _ = before.workerDied(now: 0, delay: 0)
+    _ = before.workerDied(now: 0, delay: 0, isAlone: true)
     before.attemptCommitted()
     _ = deliver(&before)
-    _ = before.workerDied(now: 0, delay: 0)
+    _ = before.workerDied(now: 0, delay: 0, isAlone: true)
     #expect(before.failuresOfHead == 1)
     var after = lane(end: 5, committed: before.processed, metadata: before.metadata)
     #expect(after.failuresOfHead == 1)
@@ -197,14 +197,14 @@ import Testing
     let batch = try #require(try batch(0...99, keeping: [7, 50, 51]))
     fill(&lane, [batch], end: 100)
     #expect(deliver(&lane)?.end == 100)
-    let died = lane.workerDied(now: 0, delay: 0)
+    let died = lane.workerDied(now: 0, delay: 0, isAlone: true)
     #expect(died)
     lane.attemptCommitted()
     for offset in [Int64(7), 50, 51] {
       let plan = deliver(&lane)
       #expect(plan?.first == offset)
       #expect(plan?.end == offset + 1)
-      let diedAgain = lane.workerDied(now: 0, delay: 0)
+      let diedAgain = lane.workerDied(now: 0, delay: 0, isAlone: true)
       #expect(diedAgain)
       #expect(lane.failuresOfHead == 1)
       #expect(lane.processed == offset)
@@ -249,7 +249,7 @@ import Testing
           #expect(kept.contains(lane.processed), "seed \(seed)")
         case 5: lane.released()
         default:
-          if lane.workerDied(now: now, delay: 10) { lane.attemptCommitted() }
+          if lane.workerDied(now: now, delay: 10, isAlone: true) { lane.attemptCommitted() }
           if lane.failuresOfHead > 0 { #expect(kept.contains(lane.processed), "seed \(seed)") }
         }
         done += kept.filter { $0 >= position && $0 < lane.processed }.sorted()
@@ -285,7 +285,7 @@ import Testing
           lane.headFailed(now: Int64(steps) * 1000, delay: 10)
         case 7: lane.released()
         default:
-          if lane.workerDied(now: Int64(steps) * 1000, delay: 10) { lane.attemptCommitted() }
+          if lane.workerDied(now: Int64(steps) * 1000, delay: 10, isAlone: true) { lane.attemptCommitted() }
         }
         for offset in committed..<max(committed, lane.processed) { started[offset, default: 0] += 1 }
         committed = lane.processed

@@ -39,7 +39,7 @@ extension FuzzTarget {
       lane.delivered(
         .init(id: 1, worker: 1, first: plan.first, end: plan.end, bytes: plan.bytes, timestamp: 0, sentAt: 0))
       if rounds % 3 == 1 {
-        if lane.workerDied(now: 0, delay: 1) { lane.attemptCommitted() }
+        if lane.workerDied(now: 0, delay: 1, isAlone: true) { lane.attemptCommitted() }
       } else {
         lane.completed(upTo: plan.end)
       }
