@@ -251,7 +251,7 @@ extension ApplicationEngine {
   }
 
   /// Record batches for the changelog, as many as the size asks for.
-  private func changelogAppends(
+  func changelogAppends(
     _ changes: [(key: ByteSlice, entry: ByteSlice?)], lane index: Int
   ) throws(WireError) -> [Transaction.Append] {
     var appends: [Transaction.Append] = []

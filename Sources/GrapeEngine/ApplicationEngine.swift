@@ -44,6 +44,8 @@ public final class ApplicationEngine {
   var whenSettled: [Int: [(left: Int, body: () -> Void)]] = [:]
   /// The application was removed: its stores are closed.
   var isStateClosed = false
+  /// The state is being brought to what a backup has: the application does not run meanwhile.
+  package internal(set) var isRestoring = false
   /// Attempts to open a partition's state anew since it last worked.
   var stateAttempts: [Int: Int] = [:]
   /// What waits in each lane, by slot; empty until the lanes are there.
@@ -187,7 +189,7 @@ public final class ApplicationEngine {
 
   /// Takes events again.
   public func resume() {
-    guard state == .stopped else { return }
+    guard state == .stopped, !isRestoring else { return }
     state = .running
     problem = nil
     perform(pool.resume(policy: .init(profile), now: reactor.now))

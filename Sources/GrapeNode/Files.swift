@@ -63,6 +63,17 @@ enum Files {
     }
   }
 
+  /// Removes the files in a folder.
+  static func empty(_ path: String) throws(NodeError) {
+    guard let folder = opendir(path) else { throw failure("opendir \(path)") }
+    defer { closedir(folder) }
+    while let entry = readdir(folder) {
+      let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      guard name != ".", name != ".." else { continue }
+      guard unlink("\(path)/\(name)") == 0 else { throw failure("unlink \(path)/\(name)") }
+    }
+  }
+
   static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
   private static func failure(_ operation: String) -> NodeError {

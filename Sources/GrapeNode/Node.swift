@@ -69,7 +69,10 @@ struct NodeService: Service {
       let apps = try await deployer.load()
       let reactor = try startReactor(log)
       let state = try startState(log)
-      let core = try await startCore(reactor, log: log, state: state, deployer: deployer, apps: apps)
+      let archive = try StateArchive(
+        scratch: configuration.dataDirectory + "/scratch", log: log, thread: try WorkThread(name: "state-archive"))
+      let core = try await startCore(
+        reactor, log: log, state: state, deployer: deployer, archive: archive, apps: apps)
       logger.info(
         "node ready",
         metadata: [
@@ -182,7 +185,8 @@ struct NodeService: Service {
   }
 
   private func startCore(
-    _ reactor: Reactor, log: CommitLog, state: StateKeeper, deployer: Deployer, apps: [InstalledApp]
+    _ reactor: Reactor, log: CommitLog, state: StateKeeper, deployer: Deployer, archive: StateArchive,
+    apps: [InstalledApp]
   ) async throws -> ReactorBound<NodeCore> {
     let launcher = LaunchPlanner(
       socket: configuration.socket, sdkDirectory: configuration.dataDirectory + "/sdk",
@@ -203,7 +207,8 @@ struct NodeService: Service {
           do throws(SystemError) {
             try core.listen(
               admin: AdminService(
-                core: core, deployer: deployer, logStatistics: { log.statistics.json }, requestStop: requestStop))
+                core: core, deployer: deployer, archive: archive, logStatistics: { log.statistics.json },
+                requestStop: requestStop))
             finish(.success(bound))
           } catch {
             finish(.failure(NodeError(error.description)))

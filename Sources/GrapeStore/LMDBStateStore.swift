@@ -16,6 +16,11 @@ public final class LMDBStateStore: StateStore {
   /// Bytes of the map; grows by itself.
   public private(set) var mapSize: Int
 
+  /// Those that may still be in use.
+  private var snapshots: [WeakSnapshot] = []
+
+  private struct WeakSnapshot { weak var snapshot: LMDBStateSnapshot? }
+
   /// Growing further makes no sense on this machine: 2^46 bytes.
   private static let largestMap = 1 << 46
 
@@ -91,24 +96,21 @@ public final class LMDBStateStore: StateStore {
     }
   }
 
-  public func verify() throws(StateError) -> [String] {
-    try reader.begin()
-    defer { reader.end() }
-    return try StateVerification.problems(in: reader)
+  public func snapshot() throws(StateError) -> any StateSnapshot {
+    let made = try LMDBStateSnapshot(environment, file: directory + "/data.mdb")
+    snapshots.removeAll { $0.snapshot == nil }
+    snapshots.append(WeakSnapshot(snapshot: made))
+    return made
   }
 
-  public func copy(to path: String) throws(StateError) {
-    guard mkdir(path, 0o700) == 0 else { throw StateError(.system, systemMessage("mkdir \(path)")) }
-    let file = grape_open(path + "/data.mdb", O_WRONLY | O_CREAT | O_EXCL, 0o600)
-    guard file >= 0 else { throw StateError(.system, systemMessage("open \(path)/data.mdb")) }
-    defer { Glibc.close(file) }
-    try environment.copy(to: file)
-    guard fdatasync(file) == 0 else { throw StateError(.system, systemMessage("fdatasync \(path)/data.mdb")) }
-  }
+  public var byteCount: Int { environment.usedBytes }
 
   public func clearDeadReaders() throws(StateError) { try environment.clearDeadReaders() }
 
   public func close() throws(StateError) {
+    // The file may be opened again at once, and LMDB allows it once per process.
+    for each in snapshots { each.snapshot?.end() }
+    snapshots.removeAll()
     try environment.sync()
     try onClose()
   }

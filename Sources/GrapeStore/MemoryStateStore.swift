@@ -26,14 +26,55 @@ public final class MemoryStateStore: StateStore {
     return try body(View(entries: entries, order: sorted))
   }
 
-  public func verify() throws(StateError) -> [String] { [] }
-
-  public func copy(to path: String) throws(StateError) {
-    throw StateError(.unavailable, "state that is kept in memory is not copied; its changelog is in the log")
+  public func snapshot() throws(StateError) -> any StateSnapshot {
+    let sorted = order ?? entries.keys.sorted()
+    order = sorted
+    return Snapshot(position: position, entries: entries, order: sorted)
   }
+
+  public var byteCount: Int { entries.reduce(0) { $0 + $1.key.count + $1.value.count } }
 
   public func clearDeadReaders() throws(StateError) {}
   public func close() throws(StateError) {}
+
+  private final class Snapshot: StateSnapshot {
+    let position: StatePosition
+    private let entries: [ByteSlice: ByteSlice]
+    private let order: [ByteSlice]
+
+    init(position: StatePosition, entries: [ByteSlice: ByteSlice], order: [ByteSlice]) {
+      self.position = position
+      self.entries = entries
+      self.order = order
+    }
+
+    var count: Int { order.count }
+    var byteCount: Int { entries.reduce(0) { $0 + $1.key.count + $1.value.count } }
+
+    func problems() throws(StateError) -> [String] {
+      var problems: [String] = []
+      for key in order {
+        do throws(StateError) {
+          _ = try StateKey.split(key.unsafeBytes)
+          guard let entry = entries[key] else { throw StateError(.corrupt, "it is not there") }
+          _ = try StateEntry(entry.unsafeBytes)
+        } catch {
+          problems.append("entry \(readable(key.unsafeBytes)): \(error.message)")
+        }
+      }
+      return problems
+    }
+
+    func scan(
+      from first: ByteSlice, _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws(StateError) -> Bool
+    ) throws(StateError) {
+      for key in order where key >= first {
+        if let entry = entries[key], !(try body(key.unsafeBytes, entry.unsafeBytes)) { return }
+      }
+    }
+
+    func end() {}
+  }
 
   private struct View: StateView {
     let entries: [ByteSlice: ByteSlice]

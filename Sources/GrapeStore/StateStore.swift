@@ -31,11 +31,12 @@ public protocol StateStore: AnyObject {
   /// Runs `body` on the state of one moment. What it sees must not escape it.
   func withView<Value>(_ body: (any StateView) throws(StateError) -> Value) throws(StateError) -> Value
 
-  /// Checks everything that is stored against its checksums and its indexes. Returns what is wrong, a line each; empty: nothing.
-  func verify() throws(StateError) -> [String]
+  /// Holds fast the state of this moment, for another thread, while this store goes on. Takes no time that grows with the state. A store that
+  /// cannot do it throws `unavailable`: it is neither verified nor backed up then. `close` ends all of them.
+  func snapshot() throws(StateError) -> any StateSnapshot
 
-  /// Writes a copy, complete in itself, into the new directory `path`.
-  func copy(to path: String) throws(StateError)
+  /// Bytes that it takes up, roughly.
+  var byteCount: Int { get }
 
   /// Forgets what workers that died had open.
   func clearDeadReaders() throws(StateError)

@@ -118,9 +118,9 @@ struct Random {
   }
 }
 
-func withFolder(_ body: (String) throws -> Void) throws {
+func withFolder<Value>(_ body: (String) throws -> Value) throws -> Value {
   let folder = NSTemporaryDirectory() + "grape-store-\(UInt64.random(in: 0 ... .max))"
   try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
   defer { try? FileManager.default.removeItem(atPath: folder) }
-  try body(folder)
+  return try body(folder)
 }

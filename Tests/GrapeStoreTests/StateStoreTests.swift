@@ -46,22 +46,6 @@ struct StateStoreTests {
     }
   }
 
-  @Test("a copy has what the store had")
-  func copies() throws {
-    try withFolder { folder in
-      let provider = try LMDBStateStoreProvider(root: folder)
-      let store = try provider.create("app", partition: 0)
-      try LMDBFileCheckTests.fill(store, seed: 9)
-      try store.copy(to: folder + "/copy")
-      try LMDBFileCheck.check(folder + "/copy/data.mdb")
-      let copied = StateReader(try LMDBEnvironment(path: folder + "/copy", mapSize: nil))
-      try copied.begin()
-      #expect(try copied.position() == store.position)
-      #expect(try StateVerification.problems(in: copied) == [])
-      copied.end()
-    }
-  }
-
   @Test("of a batch of changelog records the last of each key counts, in order of keys")
   func changelog() throws {
     var builder = RecordBatchBuilder()

@@ -41,7 +41,7 @@ enum GrapeExit: Int32, CaseIterable {
     case .tooLarge: "the event or row is larger than the node takes"
     case .gaveUp: "the event was tried as often as allowed, and is a dead letter now"
     case .unavailable: "the node or the application is stopping or cannot take events"
-    case .verificationFailed: "`grape log verify` found problems"
+    case .verificationFailed: "`grape log verify` or `grape state verify` found problems"
     case .conflict: "the state of things does not allow it, or a file is in the way"
     case .unauthorized: "not allowed"
     case .notFound: "no such topic, partition or offset"

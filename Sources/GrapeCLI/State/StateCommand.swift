@@ -4,7 +4,7 @@ import ArgumentParser
 struct StateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "state",
-    abstract: "Read and write an application's state.",
+    abstract: "Read, write, back up and check an application's state.",
     discussion: """
       An entry belongs to one partition: that of the events whose handler wrote it. Reading looks in all partitions
       unless --partition, or --for and an event's key, names one. Writing goes to the named partition; without one to
@@ -18,10 +18,11 @@ struct StateCommand: ParsableCommand {
         grape state put flights limit 5000 --ttl 30d --tag config
         grape state scan flights --prefix count: --limit 20
         grape state export flights > flights.ndjson
+        grape state backup flights /backup/flights-1
       """,
     subcommands: [
       StateGetCommand.self, StatePutCommand.self, StateRemoveCommand.self, StateCasCommand.self,
       StateAppendCommand.self, StateScanCommand.self, StateFindCommand.self, StateImportCommand.self,
-      StateExportCommand.self,
+      StateExportCommand.self, StateBackupCommand.self, StateVerifyCommand.self, StateRestoreCommand.self,
     ])
 }

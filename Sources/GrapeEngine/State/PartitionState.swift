@@ -234,6 +234,12 @@ final class PartitionState {
     return try store.withView { (view) throws(StateError) in try body(view, store.position) }
   }
 
+  /// The state of this moment, held fast; nil: nothing was ever written.
+  func snapshot() throws(StateError) -> (any StateSnapshot)? {
+    guard isReady else { throw StateError(.unavailable, "the state of \(changelog) is being restored") }
+    return try store?.snapshot()
+  }
+
   func close() throws(StateError) {
     isReady = false
     let open = store

@@ -82,6 +82,28 @@ public final class StateKeeper: @unchecked Sendable {
     if !accepted { completion(.failure(Self.stopped)) }
   }
 
+  /// Holds fast the states of all these partitions as they are at one moment: the changes of every transaction are in all of them or in none, and
+  /// if they are, so are those of all transactions before it. nil for partitions of which nothing was ever written.
+  func snapshots(
+    _ changelogs: [TopicPartition],
+    completion: @escaping @Sendable (Result<[(any StateSnapshot)?], StateError>) -> Void
+  ) {
+    // Changes are applied on this thread in the order in which they were committed, and none of them now.
+    let accepted = thread.post { [self] in
+      do throws(StateError) {
+        var found: [(any StateSnapshot)?] = []
+        for changelog in changelogs {
+          guard let state = partitions[changelog] else { throw Self.stopped }
+          found.append(try state.snapshot())
+        }
+        completion(.success(found))
+      } catch {
+        completion(.failure(error))
+      }
+    }
+    if !accepted { completion(.failure(Self.stopped)) }
+  }
+
   /// A worker died: what it had open is forgotten.
   func clearDeadReaders(_ changelogs: [TopicPartition], note: @escaping @Sendable (String) -> Void) {
     thread.post { [self] in

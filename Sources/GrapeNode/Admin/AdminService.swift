@@ -12,6 +12,8 @@ final class AdminService {
 
   let core: NodeCore
   let deployer: Deployer
+  let archive: StateArchive
+  var stateJobs = StateJobs()
   /// Figures of the log, for `stats`.
   private let logStatistics: () -> JSONValue
   /// Begins the node's orderly stop.
@@ -19,10 +21,12 @@ final class AdminService {
   private let started = grape_monotonic_ns()
 
   init(
-    core: NodeCore, deployer: Deployer, logStatistics: @escaping () -> JSONValue, requestStop: @escaping () -> Void
+    core: NodeCore, deployer: Deployer, archive: StateArchive, logStatistics: @escaping () -> JSONValue,
+    requestStop: @escaping () -> Void
   ) {
     self.core = core
     self.deployer = deployer
+    self.archive = archive
     self.logStatistics = logStatistics
     self.requestStop = requestStop
   }
@@ -42,7 +46,7 @@ final class AdminService {
       case "app.list": respond(.success(["apps": .array(sortedEngines.map(summary))]))
       case "app.info": try info(try engine(request), respond)
       case "app.metadata": respond(.success(metadata(try engine(request))))
-      case "app.start", "app.stop", "app.restart": setState(try engine(request), operation, respond)
+      case "app.start", "app.stop", "app.restart": try setState(try engine(request), operation, respond)
       case "app.remove": remove(try engine(request), force: request["force"]?.bool ?? false, respond)
       case "app.logs": logs(try engine(request), request, respond)
       case "deploy.begin": try beginUpload(request, respond)
@@ -54,6 +58,9 @@ final class AdminService {
         inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in try await Self.topics(log) }
       case "state.read": try readState(request, respond: answer)
       case "state.write": try writeState(request, blob: blob, respond: answer)
+      case "state.backup", "state.verify", "state.restore": try beginStateJob(operation, request, respond)
+      case "state.job": try tellStateJob(request, respond)
+      case "state.cancel": try cancelStateJob(request, respond)
       case "log.offsets": try offsets(request, respond)
       default: throw StatusError(.badRequest, "there is no operation \"\(operation)\"; docs/admin.md lists them")
       }
@@ -176,7 +183,12 @@ final class AdminService {
     }
   }
 
-  private func setState(_ engine: ApplicationEngine, _ operation: String, _ respond: @escaping (Answer) -> Void) {
+  private func setState(
+    _ engine: ApplicationEngine, _ operation: String, _ respond: @escaping (Answer) -> Void
+  ) throws(StatusError) {
+    if engine.isRestoring, operation != "app.stop" {
+      throw StatusError(.conflict, "the state of \(engine.name) is being restored: it can be started afterwards")
+    }
     let name = engine.name.text
     let answer: () -> Void = { [self] in
       let state = engine.reportedState

@@ -24,7 +24,18 @@ package final class LMDBEnvironment: @unchecked Sendable {
   ///
   /// - Parameter mapSize: bytes of address space for the file, multiple of the page size; nil: read-only.
   /// - Throws: `notFound` if there is none and it is not to be written.
-  package init(path: String, mapSize: Int?) throws(StateError) {
+  package convenience init(path: String, mapSize: Int?) throws(StateError) {
+    try self.init(path: path, mapSize: mapSize, extraFlags: 0)
+  }
+
+  /// Opens the single file `path`, which nobody else uses meanwhile: there is no lock file.
+  ///
+  /// - Parameter mapSize: bytes of address space for the file, multiple of the page size; nil: read-only, and nobody writes it.
+  package convenience init(file path: String, mapSize: Int?) throws(StateError) {
+    try self.init(path: path, mapSize: mapSize, extraFlags: MDB_NOSUBDIR | MDB_NOLOCK)
+  }
+
+  private init(path: String, mapSize: Int?, extraFlags: Int32) throws(StateError) {
     self.path = path
     isReadOnly = mapSize == nil
     var opened: OpaquePointer?
@@ -38,7 +49,7 @@ package final class LMDBEnvironment: @unchecked Sendable {
       }
       // The changelog is what makes writes last: the file needs no synchronisation of its own.
       let flags = mapSize == nil ? MDB_RDONLY | MDB_NOTLS : MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS | MDB_NORDAHEAD
-      try LMDB.check(mdb_env_open(opened, path, UInt32(flags), 0o600), "opening the state in \(path)")
+      try LMDB.check(mdb_env_open(opened, path, UInt32(flags | extraFlags), 0o600), "opening the state in \(path)")
       databases = try Self.openDatabases(opened, create: mapSize != nil, path)
     } catch {
       mdb_env_close(opened)
@@ -111,9 +122,12 @@ package final class LMDBEnvironment: @unchecked Sendable {
     try LMDB.check(mdb_env_sync(handle, 1), "synchronising the state in \(path)")
   }
 
-  /// Writes a compact copy of the present state to `descriptor`, as a file of its own.
-  package func copy(to descriptor: Int32) throws(StateError) {
-    try LMDB.check(mdb_env_copyfd2(handle, descriptor, UInt32(MDB_CP_COMPACT)), "copying the state in \(path)")
+  /// Bytes of the file that were ever used.
+  package var usedBytes: Int {
+    var info = MDB_envinfo()
+    var statistics = MDB_stat()
+    guard mdb_env_info(handle, &info) == 0, mdb_env_stat(handle, &statistics) == 0 else { return 0 }
+    return (Int(info.me_last_pgno) + 1) * Int(statistics.ms_psize)
   }
 }
 

@@ -49,6 +49,9 @@ package final class StateReader {
     mdb_txn_reset(transaction)
   }
 
+  /// LMDB's number of the last transaction that the view shows.
+  package var transactionNumber: UInt64 { UInt64(mdb_txn_id(transaction)) }
+
   /// How far the view has come; nil: nothing was ever written.
   package func position() throws(StateError) -> StatePosition? {
     guard let bytes = try get("position", in: environment.databases.meta) else { return nil }

@@ -45,12 +45,17 @@ package struct StateWriter: ~Copyable {
   }
 
   /// Stores an entry, or removes it (nil), with its places in the indexes. `entry` must be sound.
-  package mutating func set(_ key: UnsafeRawBufferPointer, _ entry: UnsafeRawBufferPointer?) throws(StateError) {
-    if !isPlain, let old = try self.entry(key), old[0] != 0 { try unlink(key, try StateEntry(old)) }
+  ///
+  /// - Parameter appending: the key is behind all that are there; pages are filled to the end then.
+  package mutating func set(
+    _ key: UnsafeRawBufferPointer, _ entry: UnsafeRawBufferPointer?, appending: Bool = false
+  ) throws(StateError) {
+    if !appending, !isPlain, let old = try self.entry(key), old[0] != 0 { try unlink(key, try StateEntry(old)) }
     guard let entry else { return try remove(key) }
     var stored = MDB_val(mv_size: StateReader.checksumSize + entry.count, mv_data: nil)
     var wanted = LMDB.value(key)
-    try check(mdb_put(transaction, environment.databases.entries, &wanted, &stored, UInt32(MDB_RESERVE)))
+    let flags = UInt32(appending ? MDB_RESERVE | MDB_APPEND : MDB_RESERVE)
+    try check(mdb_put(transaction, environment.databases.entries, &wanted, &stored, flags))
     let place = stored.mv_data!
     place.storeBytes(of: StateReader.checksum(key, entry).bigEndian, as: UInt32.self)
     (place + StateReader.checksumSize).copyMemory(from: entry.baseAddress!, byteCount: entry.count)
@@ -67,32 +72,36 @@ package struct StateWriter: ~Copyable {
 
   private mutating func link(_ key: UnsafeRawBufferPointer, _ entry: StateEntry) throws(StateError) {
     isPlain = false
-    try forEachPlace(key, entry) { (database, indexKey, indexValue) throws(StateError) in
+    try Self.forEachPlace(key, entry) { (isExpiry, indexKey, indexValue) throws(StateError) in
       var place = LMDB.value(indexKey)
       var value = LMDB.value(indexValue)
-      let code = mdb_put(transaction, database, &place, &value, UInt32(MDB_NODUPDATA))
+      let code = mdb_put(transaction, index(isExpiry), &place, &value, UInt32(MDB_NODUPDATA))
       if code != MDB_KEYEXIST { try check(code) }
     }
   }
 
   private func unlink(_ key: UnsafeRawBufferPointer, _ entry: StateEntry) throws(StateError) {
-    try forEachPlace(key, entry) { (database, indexKey, indexValue) throws(StateError) in
+    try Self.forEachPlace(key, entry) { (isExpiry, indexKey, indexValue) throws(StateError) in
       var place = LMDB.value(indexKey)
       var value = LMDB.value(indexValue)
-      let code = mdb_del(transaction, database, &place, &value)
+      let code = mdb_del(transaction, index(isExpiry), &place, &value)
       if code != MDB_NOTFOUND { try check(code) }
     }
   }
 
-  /// Where the indexes name an entry.
-  private func forEachPlace(
+  private func index(_ isExpiry: Bool) -> UInt32 {
+    isExpiry ? environment.databases.expiry : environment.databases.tags
+  }
+
+  /// Where the indexes name an entry: key and value in the index of expiries, or in that of tags.
+  package static func forEachPlace(
     _ key: UnsafeRawBufferPointer, _ entry: StateEntry,
-    _ body: (UInt32, UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws(StateError) -> Void
+    _ body: (_ isExpiry: Bool, UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws(StateError) -> Void
   ) throws(StateError) {
     if let expiry = entry.expiry {
       var writer = ByteWriter(capacity: 16)
       writer.i64(expiry)
-      try body(environment.databases.expiry, writer.unsafeBytes, key)
+      try body(true, writer.unsafeBytes, key)
     }
     guard entry.hasTags else { return }
     let split = try StateKey.split(key)
@@ -102,8 +111,21 @@ package struct StateWriter: ~Copyable {
       var writer = ByteWriter(capacity: store.count + tag.count)
       writer.bytes(store)
       writer.bytes(tag)
-      try body(environment.databases.tags, writer.unsafeBytes, name)
+      try body(false, writer.unsafeBytes, name)
     }
+  }
+
+  /// Notes when a copy was taken, milliseconds since 1970.
+  package func setTaken(_ time: Int64) throws(StateError) {
+    var writer = ByteWriter(capacity: 8)
+    writer.i64(time)
+    try put(Self.takenKey, writer.unsafeBytes)
+  }
+
+  private func put(_ name: StaticString, _ bytes: UnsafeRawBufferPointer) throws(StateError) {
+    var key = LMDB.value(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
+    var value = LMDB.value(bytes)
+    try check(mdb_put(transaction, environment.databases.meta, &key, &value, 0))
   }
 
   // MARK: Ending
@@ -111,10 +133,7 @@ package struct StateWriter: ~Copyable {
   /// Makes the changes true, together with the position they lead to.
   package consuming func commit(_ position: StatePosition) throws(StateError) {
     let encoded = position.encoded
-    var name = LMDB.value(
-      UnsafeRawBufferPointer(start: Self.positionKey.utf8Start, count: Self.positionKey.utf8CodeUnitCount))
-    var value = LMDB.value(encoded.unsafeBytes)
-    try check(mdb_put(transaction, environment.databases.meta, &name, &value, 0))
+    try put(Self.positionKey, encoded.unsafeBytes)
     withExtendedLifetime(encoded) {}
     let ending = transaction
     // Whatever comes of it, LMDB has freed the transaction.
@@ -123,4 +142,5 @@ package struct StateWriter: ~Copyable {
   }
 
   private static let positionKey: StaticString = "position"
+  private static let takenKey: StaticString = "taken"
 }

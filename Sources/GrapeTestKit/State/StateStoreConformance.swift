@@ -95,6 +95,35 @@ public enum StateStoreConformance {
         withExtendedLifetime((key, entry)) {}
       }
     },
+    Check(name: "a snapshot stays what it was while the store changes, on another thread, too") { store in
+      let position = StatePosition(processed: 3, changelog: 9, lastOffset: 8, fingerprint: 7)
+      try apply((0..<50).map { (format($0), "old") }, to: store, position)
+      let snapshot: any StateSnapshot
+      do throws(StateError) { snapshot = try store.snapshot() } catch {
+        try expect(error.code == .unavailable, "\(error)")
+        return
+      }
+      for round in 0..<40 {
+        try apply((0..<100).map { (format($0), String(repeating: "new\(round)", count: 200)) }, to: store, .start)
+      }
+      try expect(snapshot.position == position, "position \(snapshot.position)")
+      try expect(snapshot.count == 50, "\(snapshot.count) entries")
+      try expect(try snapshot.problems().isEmpty, "\(try snapshot.problems())")
+      for first in ["", "07", "07a", "49", "5"] {
+        var found: [String] = []
+        let from = first.isEmpty ? ByteSlice([]) : try StateKey(Array(first.utf8)).bytes
+        try snapshot.scan(from: from) { (key, entry) throws(StateError) in
+          let value = String(decoding: try StateEntry(entry).value, as: UTF8.self)
+          found.append(String(decoding: key[try StateKey.split(key)...], as: UTF8.self) + "=" + value)
+          return found.count < 30
+        }
+        let expected = (0..<50).map { format($0) }.filter { $0 >= first }.prefix(30).map { $0 + "=old" }
+        try expect(found == Array(expected), "from \(first): \(found)")
+      }
+      snapshot.end()
+      snapshot.end()
+      try expect(try all(store).count == 100, "the store lost entries")
+    },
   ]
 
   private static func format(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
