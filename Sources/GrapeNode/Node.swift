@@ -169,7 +169,18 @@ struct NodeService: Service {
     }
     let thread = try Reactor()
     try startThread(name: "state") { thread.run() }
-    return StateKeeper(provider: provider, log: log, thread: thread, batchLimit: FrameHeader.defaultLimit)
+    let copies = try Reactor()
+    try startThread(name: "state-copies") { copies.run() }
+    let logger = logger
+    return StateKeeper(
+      provider: provider, log: log, thread: thread, batchLimit: FrameHeader.defaultLimit, copies: copies
+    ) { changelog, error in
+      if let error {
+        logger.warning("no checkpoint of state was made", metadata: ["changelog": "\(changelog)", "error": "\(error)"])
+      } else {
+        logger.debug("a checkpoint of state was made", metadata: ["changelog": "\(changelog)"])
+      }
+    }
   }
 
   /// Closes the stores, so that the next start can trust them whatever happens to the machine.

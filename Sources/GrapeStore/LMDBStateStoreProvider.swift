@@ -30,7 +30,7 @@ public final class LMDBStateStoreProvider: StateStoreProvider {
 
   public func directory(of app: String) -> String? { "\(root)/\(app)" }
 
-  private func folder(_ app: String, _ partition: Int32) -> String { "\(root)/\(app)/\(partition)" }
+  func folder(_ app: String, _ partition: Int32) -> String { "\(root)/\(app)/\(partition)" }
 
   public func open(
     _ app: String, partition: Int32, discarded: (String) -> Void
@@ -39,6 +39,7 @@ public final class LMDBStateStoreProvider: StateStoreProvider {
     // What a death in the midst of making or removing a store left.
     try removeFolder(folder + ".new")
     try removeFolder(folder + ".old")
+    try Self.removeFile(folder + ".checkpoint.new")
     guard access(folder, F_OK) == 0 else { return nil }
     do throws(StateError) {
       try checkOwner(folder)
@@ -79,12 +80,19 @@ public final class LMDBStateStoreProvider: StateStoreProvider {
 
   public func create(_ app: String, partition: Int32) throws(StateError) -> any StateStore {
     let folder = folder(app, partition)
+    return try make(folder) { (draft) throws(StateError) in
+      try LMDBStateStore.prepare(draft, mapSize: initialMapSize)
+    }
+  }
+
+  /// Makes a folder, with what `fill` puts into it. Made aside: whoever finds the folder finds all of it.
+  func make(_ folder: String, _ fill: (_ draft: String) throws(StateError) -> Void) throws(StateError) -> any StateStore {
     let draft = folder + ".new"
-    for path in [root, "\(root)/\(app)", draft] where mkdir(path, 0o700) != 0 && errno != EEXIST {
+    let parent = String(folder[..<(folder.lastIndex(of: "/") ?? folder.endIndex)])
+    for path in [root, parent, draft] where mkdir(path, 0o700) != 0 && errno != EEXIST {
       throw StateError(.system, systemMessage("mkdir \(path)"))
     }
-    // Made aside: whoever finds the folder finds all of it.
-    try LMDBStateStore.prepare(draft, mapSize: initialMapSize)
+    try fill(draft)
     try writeFile(draft + "/owner", "grape state 1\n\(boot)\nopen\n")
     guard rename(draft, folder) == 0 else { throw StateError(.system, systemMessage("rename \(draft)")) }
     return try use(folder)
@@ -98,13 +106,13 @@ public final class LMDBStateStoreProvider: StateStoreProvider {
     try removeFolder(folder + ".old")
   }
 
+  static func removeFile(_ path: String) throws(StateError) {
+    guard unlink(path) == 0 || errno == ENOENT else { throw StateError(.system, systemMessage("unlink \(path)")) }
+  }
+
   private func removeFolder(_ folder: String) throws(StateError) {
     guard access(folder, F_OK) == 0 else { return }
-    for name in ["data.mdb", "lock.mdb", "owner", "owner.new"] {
-      guard unlink("\(folder)/\(name)") == 0 || errno == ENOENT else {
-        throw StateError(.system, systemMessage("unlink \(folder)/\(name)"))
-      }
-    }
+    for name in ["data.mdb", "lock.mdb", "owner", "owner.new"] { try Self.removeFile("\(folder)/\(name)") }
     guard rmdir(folder) == 0 else { throw StateError(.system, systemMessage("rmdir \(folder)")) }
   }
 }

@@ -83,8 +83,46 @@ public protocol StateStoreProvider: AnyObject {
   /// Creates an empty store where there is none.
   func create(_ app: String, partition: Int32) throws(StateError) -> any StateStore
 
-  /// Removes a closed store.
+  /// Removes a closed store. A checkpoint of it stays.
   func remove(_ app: String, partition: Int32) throws(StateError)
+
+  // Checkpoints, for those that keep any: copies to begin with when a store is lost, so that not all of the changelog need be read.
+
+  /// When the checkpoint of a partition was taken, milliseconds since 1970; nil: there is none.
+  func checkpointTime(_ app: String, partition: Int32) -> Int64?
+
+  /// Copies a snapshot, and puts the copy in place of the checkpoint before once it is on the disk. On another thread than all else.
+  ///
+  /// - Parameter taken: when the snapshot was taken, milliseconds since 1970.
+  func keepCheckpoint(
+    _ snapshot: any StateSnapshot, of app: String, partition: Int32, taken: Int64
+  ) throws(StateError)
+
+  /// Makes a store of the checkpoint where there is none, and opens it; nil: there is no checkpoint. One that is damaged, or was taken before
+  /// `oldest`, is removed: `discarded` is told why.
+  func openCheckpoint(
+    _ app: String, partition: Int32, oldest: Int64, discarded: (String) -> Void
+  ) throws(StateError) -> (any StateStore)?
+
+  /// Removes the checkpoint of a partition, if there is one.
+  func removeCheckpoint(_ app: String, partition: Int32) throws(StateError)
+}
+
+/// A provider that keeps no checkpoints.
+extension StateStoreProvider {
+  public func checkpointTime(_ app: String, partition: Int32) -> Int64? { nil }
+
+  public func keepCheckpoint(
+    _ snapshot: any StateSnapshot, of app: String, partition: Int32, taken: Int64
+  ) throws(StateError) {
+    throw StateError(.unavailable, "checkpoints are not kept")
+  }
+
+  public func openCheckpoint(
+    _ app: String, partition: Int32, oldest: Int64, discarded: (String) -> Void
+  ) throws(StateError) -> (any StateStore)? { nil }
+
+  public func removeCheckpoint(_ app: String, partition: Int32) throws(StateError) {}
 }
 
 extension StateView {

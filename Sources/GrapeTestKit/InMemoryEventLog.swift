@@ -142,6 +142,15 @@ public final class InMemoryEventLog: EventLog {
       })
   }
 
+  /// Takes away the batch with the record at `offset`, as compaction does when all its keys have later records.
+  public func compactAway(_ offset: Int64, of partition: TopicPartition) {
+    state.withLock {
+      $0.topics[partition.topic]?.partitions[Int(partition.partition)].batches.removeAll {
+        ($0.baseOffset...$0.lastOffset).contains(offset)
+      }
+    }
+  }
+
   public func deleteGroup(_ group: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
     completion(
       attempt { state throws(LogError) in

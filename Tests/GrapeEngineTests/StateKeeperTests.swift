@@ -19,13 +19,18 @@ struct StateKeeperTests {
     let keeper: StateKeeper
     let notes = Notes()
 
-    init(folder: String, log: InMemoryEventLog, boot: String = "boot", mapSize: Int = 1 << 20) throws {
+    init(
+      folder: String, log: InMemoryEventLog, boot: String = "boot", mapSize: Int = 1 << 20, copies: Reactor? = nil,
+      checkpointBytes: Int = 1 << 30,
+      checkpointed: @escaping @Sendable (TopicPartition, StateError?) -> Void = { _, _ in }
+    ) throws {
       self.log = log
       let thread = try Reactor()
       try startThread(name: "state") { thread.run() }
       keeper = StateKeeper(
         provider: try LMDBStateStoreProvider(root: folder, initialMapSize: mapSize, boot: boot), log: log,
-        thread: thread, batchLimit: 1 << 26)
+        thread: thread, batchLimit: 1 << 26, copies: copies, checkpointBytes: checkpointBytes,
+        checkpointed: checkpointed)
     }
 
     func open(processed: Int64 = 0) async throws {
@@ -38,19 +43,8 @@ struct StateKeeperTests {
 
     /// Commits changes to the changelog, and has them applied if `applying`.
     func write(_ changes: [(String, String?)], processed: Int64, applying: Bool = true) async throws {
-      var builder = RecordBatchBuilder()
-      for (key, value) in changes {
-        builder.append(
-          key: try StateKey(Array(key.utf8)).bytes, value: try value.map { try StateEntry.encoded(Array($0.utf8)) },
-          headerSection: HeaderSection.empty, timestamp: 1)
-      }
-      let batch = try builder.take()
-      let receipt = try await log.commit(
-        Transaction(appends: [
-          .init(StateKeeperTests.changelog, batch: batch.bytes, maxTimestamp: 1, recordCount: batch.recordCount)
-        ]))
+      let (batch, base) = try await StateKeeperTests.commit(changes, to: log)
       guard applying else { return }
-      let base = receipt.baseOffsets[0]
       try await withCheckedThrowingContinuation { continuation in
         keeper.apply(
           [
@@ -85,6 +79,25 @@ struct StateKeeperTests {
       }
       keeper.stop()
     }
+  }
+
+  /// Commits changes to the changelog.
+  @discardableResult
+  static func commit(
+    _ changes: [(String, String?)], to log: InMemoryEventLog
+  ) async throws -> (batch: FinishedBatch, base: Int64) {
+    var builder = RecordBatchBuilder()
+    for (key, value) in changes {
+      builder.append(
+        key: try StateKey(Array(key.utf8)).bytes, value: try value.map { try StateEntry.encoded(Array($0.utf8)) },
+        headerSection: HeaderSection.empty, timestamp: 1)
+    }
+    let batch = try builder.take()
+    let receipt = try await log.commit(
+      Transaction(appends: [
+        .init(changelog, batch: batch.bytes, maxTimestamp: 1, recordCount: batch.recordCount)
+      ]))
+    return (batch, receipt.baseOffsets[0])
   }
 
   final class Notes: Sendable {

@@ -117,7 +117,7 @@ struct StateCopyTests {
       let size = Int(try file.seekToEnd())
       var random = Random(seed &* 31)
       var found = 0
-      for _ in 0..<60 {
+      for _ in 0..<25 {
         // Not the first pages: LMDB itself reads those whenever it is asked.
         let place = UInt64(8192 + Int(random.next() % UInt64(size - 8192)))
         try file.seek(toOffset: place)
@@ -135,7 +135,7 @@ struct StateCopyTests {
         try file.seek(toOffset: place)
         try file.write(contentsOf: old)
       }
-      #expect(found > 20, "seed \(seed)")
+      #expect(found > 3, "seed \(seed)")
       #expect(try snapshot.problems() == [])
       try store.close()
     }

@@ -1,3 +1,4 @@
+internal import CGrapeLinux
 internal import GrapeLog
 internal import GrapeReactor
 internal import GrapeStore
@@ -13,10 +14,18 @@ final class PartitionState {
   /// nil: nothing was ever written.
   private(set) var store: (any StateStore)?
   private var isReady = false
+  /// Bytes of the changelog applied since the last checkpoint, as far as that is known.
+  private var bytesSinceCheckpoint = 0
+  /// When it was taken; nil: there is none.
+  private var checkpointTime: Int64?
 
   /// Bytes of the changelog read at a time while restoring.
   private static let readBytes = 8 * 1024 * 1024
   private static let progressInterval: Int64 = 1_000_000_000
+  /// Tombstones in a changelog are dropped after a day, and nothing older may be brought up to date from it; milliseconds.
+  private static let checkpointAge: Int64 = 12 * 3_600_000
+  /// A checkpoint is made anew, if anything was changed, before it is too old.
+  private static let checkpointInterval: Int64 = 6 * 3_600_000
 
   init(
     _ app: String, changelog: TopicPartition, provider: any StateStoreProvider, log: any EventLog, batchLimit: Int
@@ -34,7 +43,12 @@ final class PartitionState {
   private struct Restore {
     var thread: Reactor
     var processed: Int64
+    var start: Int64 = 0
     var end: Int64 = 0
+    /// The store is made of a checkpoint.
+    var isCheckpoint = false
+    /// There is a checkpoint that may be of use.
+    var mayUseCheckpoint = true
     var toldAt: Int64 = 0
     var note: @Sendable (String) -> Void
     var progress: StateKeeper.Progress
@@ -58,26 +72,50 @@ final class PartitionState {
     } catch {
       return completion(.failure(error))
     }
-    let restore = Restore(
+    bytesSinceCheckpoint = 0
+    checkpointTime = provider.checkpointTime(app, partition: changelog.partition)
+    var restore = Restore(
       thread: thread, processed: processed, toldAt: thread.clock.monotonic, note: note, progress: progress,
       completion: completion)
+    do throws(StateError) { try useCheckpoint(&restore) } catch { return completion(.failure(error)) }
     log.bounds(
       of: changelog,
-      completion: thread.completion { [self] result in
+      completion: thread.completion { [self, restore] result in
         switch result {
-        case .success(let bounds): begin(restore, bounds)
+        case .success(let bounds):
+          var restore = restore
+          restore.start = bounds.start
+          restore.end = bounds.end
+          begin(restore)
         case .failure(let error): completion(.failure(StateError(error)))
         }
       })
   }
 
-  private func begin(_ restore: Restore, _ bounds: PartitionBounds) {
-    var restore = restore
-    restore.end = bounds.end
+  /// Makes the store of a checkpoint, if it is not there.
+  private func useCheckpoint(_ restore: inout Restore) throws(StateError) {
+    restore.isCheckpoint = false
+    guard store == nil, restore.mayUseCheckpoint else { return }
+    restore.mayUseCheckpoint = false
+    let note = restore.note
+    store = try provider.openCheckpoint(
+      app, partition: changelog.partition, oldest: grape_realtime_ms() - Self.checkpointAge
+    ) { reason in
+      note("a checkpoint cannot be used: \(reason)")
+    }
+    guard let store else {
+      checkpointTime = nil
+      return
+    }
+    restore.isCheckpoint = true
+    note("state is made of its checkpoint, which stands at \(store.position.changelog) of the changelog")
+  }
+
+  private func begin(_ restore: Restore) {
     guard let position = store?.position, position.lastOffset >= 0 else { return proceed(restore) }
-    guard position.changelog <= bounds.end, position.lastOffset >= bounds.start else {
+    guard position.changelog <= restore.end, position.lastOffset >= restore.start else {
       return startOver(
-        restore, "it stands at \(position.changelog) of a changelog that has \(bounds.start) to \(bounds.end)")
+        restore, "it stands at \(position.changelog) of a changelog that has \(restore.start) to \(restore.end)")
     }
     // Is it this changelog that it followed?
     log.read(
@@ -85,10 +123,10 @@ final class PartitionState {
       completion: restore.thread.completion { [self] result in
         switch result {
         case .success(let read):
-          if read.batches.first.flatMap({ fingerprint(of: position.lastOffset, in: $0) }) == position.fingerprint {
-            proceed(restore)
-          } else {
-            startOver(restore, "it followed another changelog than this one")
+          switch read.batches.first.flatMap({ fingerprint(of: position.lastOffset, in: $0) }) {
+          case position.fingerprint: proceed(restore)
+          case nil: compare(restore, records: Self.comparedRecords)
+          default: startOver(restore, Self.otherChangelog)
           }
         case .failure(let error): restore.completion(.failure(StateError(error)))
         }
@@ -108,17 +146,89 @@ final class PartitionState {
     return found
   }
 
+  // Compaction may have taken the record that was applied last, because of a later one. Then the last records that are left below the position are
+  // held against their entries. Each has its entry's value unless it, too, only waits to be compacted: the store is then
+  // taken for another's, which costs time and nothing else.
+
+  private func compare(_ restore: Restore, records: Int64) {
+    guard let position = store?.position else { return proceed(restore) }
+    let from = max(restore.start, position.changelog - records)
+    compare(restore, records: records, from: from, found: [], bytes: 0)
+  }
+
+  private func compare(_ restore: Restore, records: Int64, from offset: Int64, found: [LogBatch], bytes: Int) {
+    guard let position = store?.position else { return proceed(restore) }
+    guard offset < position.changelog, bytes < Self.comparedBytes else {
+      return judge(restore, records: records, found, position)
+    }
+    log.read(
+      changelog, from: offset, maxBytes: Self.comparedBytes,
+      completion: restore.thread.completion { [self] result in
+        switch result {
+        case .success(let read):
+          let batches = read.batches.filter { $0.baseOffset < position.changelog }
+          let next = batches.count < read.batches.count ? position.changelog : read.nextOffset
+          compare(
+            restore, records: records, from: next, found: found + batches,
+            bytes: bytes + batches.reduce(0) { $0 + $1.bytes.count })
+        case .failure(let error) where error.code == .offsetOutOfRange: startOver(restore, Self.otherChangelog)
+        case .failure(let error): restore.completion(.failure(StateError(error)))
+        }
+      })
+  }
+
+  private func judge(_ restore: Restore, records: Int64, _ batches: [LogBatch], _ position: StatePosition) {
+    let isSame: Bool?
+    do throws(StateError) { isSame = try matches(batches, below: position.changelog) } catch {
+      return startOver(restore, error.message)
+    }
+    switch isSame {
+    case true: proceed(restore)
+    case nil where position.changelog - records > restore.start: compare(restore, records: records * 16)
+    default: startOver(restore, Self.otherChangelog)
+    }
+  }
+
+  /// Whether entries are what the last records of their keys say; nil: there is no record.
+  private func matches(_ batches: [LogBatch], below end: Int64) throws(StateError) -> Bool? {
+    var start = StatePosition.start
+    start.changelog = batches.first?.baseOffset ?? 0
+    let last = try ChangelogBatches(
+      batches.filter { $0.lastOffset < end }, from: start, processed: nil, limit: batchLimit)
+    guard !last.changes.isEmpty else { return nil }
+    return try store?.withView { (view) throws(StateError) in
+      for change in last.changes {
+        let (wanted, present) = (change.entry, try view.entry(change.key))
+        guard wanted.map({ ByteSlice(copying: $0) }) == present.map({ ByteSlice(copying: $0) }) else { return false }
+      }
+      return true
+    }
+  }
+
+  private static let comparedRecords: Int64 = 64
+  private static let comparedBytes = 1024 * 1024
+  private static let otherChangelog = "it followed another changelog than this one"
+
   private func startOver(_ restore: Restore, _ reason: String) {
-    restore.note("state that cannot be trusted is made anew from its changelog: \(reason)")
+    var restore = restore
+    restore.note(
+      restore.isCheckpoint
+        ? "the checkpoint cannot be used: \(reason)"
+        : "state that cannot be trusted is made anew from its changelog: \(reason)")
     do throws(StateError) {
       let open = store
       store = nil
       try open?.close()
       try provider.remove(app, partition: changelog.partition)
+      if restore.isCheckpoint {
+        checkpointTime = nil
+        try provider.removeCheckpoint(app, partition: changelog.partition)
+      }
+      try useCheckpoint(&restore)
     } catch {
       return restore.completion(.failure(error))
     }
-    proceed(restore)
+    begin(restore)
   }
 
   // MARK: Restoring
@@ -212,6 +322,45 @@ final class PartitionState {
     let store = try openOrCreate()
     let next = try ChangelogBatches(batches, from: store.position, processed: processed, limit: batchLimit)
     try store.apply(next.changes, position: next.position)
+    bytesSinceCheckpoint += batches.reduce(0) { $0 + $1.bytes.count }
+  }
+
+  // MARK: Checkpoints
+
+  /// Whether a checkpoint is worth its work: as much was written as one takes, or it grows old.
+  ///
+  /// - Parameter bytes: what is sooner read from the changelog than copied now and then.
+  func isCheckpointDue(_ bytes: Int) -> Bool {
+    guard isReady, bytesSinceCheckpoint > 0 || checkpointTime == nil, let store else { return false }
+    let size = store.byteCount
+    if bytesSinceCheckpoint > max(bytes, size) { return true }
+    guard size >= bytes else { return false }
+    return checkpointTime.map { grape_realtime_ms() - $0 > Self.checkpointInterval } ?? true
+  }
+
+  /// A snapshot for a checkpoint, and what to do with it on another thread.
+  func beginCheckpoint() throws(StateError) -> (@Sendable () -> Result<Void, StateError>)? {
+    guard let snapshot = try snapshot() else { return nil }
+    bytesSinceCheckpoint = 0
+    let taken = grape_realtime_ms()
+    // Whatever becomes of it, it is not tried again before as much has been written.
+    checkpointTime = taken
+    let (app, partition) = (app, changelog.partition)
+    let keeping = CheckpointKeeping(provider: provider)
+    return {
+      defer { snapshot.end() }
+      do throws(StateError) {
+        try keeping.provider.keepCheckpoint(snapshot, of: app, partition: partition, taken: taken)
+        return .success(())
+      } catch {
+        return .failure(error)
+      }
+    }
+  }
+
+  private struct CheckpointKeeping: @unchecked Sendable {
+    // Sendable: the one function that is called on another thread is made for it.
+    let provider: any StateStoreProvider
   }
 
   /// The earliest expiry of all entries; nil: none expires.

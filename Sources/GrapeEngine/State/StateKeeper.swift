@@ -14,9 +14,26 @@ public final class StateKeeper: @unchecked Sendable {
   /// Bytes of a changelog batch, unpacked.
   private let batchLimit: Int
   private var partitions: [TopicPartition: PartitionState] = [:]
+  /// Where checkpoints are copied; nil: none are made.
+  private let copies: Reactor?
+  private let checkpointBytes: Int
+  private let checkpointed: @Sendable (TopicPartition, StateError?) -> Void
+  /// One is being made: one at a time.
+  private var isCopying = false
 
-  /// - Parameter thread: the reactor that is to be used for nothing else.
-  public init(provider: any StateStoreProvider, log: any EventLog, thread: Reactor, batchLimit: Int) {
+  /// - Parameters:
+  ///   - thread: the reactor that is to be used for nothing else.
+  ///   - copies: another, for checkpoints; nil: none are made.
+  ///   - checkpointBytes: of the changelog are applied between two checkpoints of a partition, or as many as its state has, if they are more.
+  ///   - checkpointed: told of each that was made, or why it was not.
+  public init(
+    provider: any StateStoreProvider, log: any EventLog, thread: Reactor, batchLimit: Int, copies: Reactor? = nil,
+    checkpointBytes: Int = 64 * 1024 * 1024,
+    checkpointed: @escaping @Sendable (TopicPartition, StateError?) -> Void = { _, _ in }
+  ) {
+    self.copies = copies
+    self.checkpointBytes = checkpointBytes
+    self.checkpointed = checkpointed
     self.provider = provider
     self.log = log
     self.thread = thread
@@ -46,7 +63,10 @@ public final class StateKeeper: @unchecked Sendable {
         state = PartitionState(app, changelog: changelog, provider: provider, log: log, batchLimit: batchLimit)
         partitions[changelog] = state
       }
-      state.open(processed: processed, on: thread, note: note, progress: progress, completion: completion)
+      state.open(processed: processed, on: thread, note: note, progress: progress) { [self] result in
+        completion(result)
+        considerCheckpoint(changelog)
+      }
     }
     if !accepted { completion(.failure(Self.stopped)) }
   }
@@ -62,11 +82,30 @@ public final class StateKeeper: @unchecked Sendable {
       do throws(StateError) {
         try state.apply(batches, processed: processed)
         completion(.success(try state.nextExpiry()))
+        considerCheckpoint(changelog)
       } catch {
         completion(.failure(error))
       }
     }
     if !accepted { completion(.failure(Self.stopped)) }
+  }
+
+  /// Has a checkpoint made, if one is due and none is being made. This thread only takes the snapshot.
+  private func considerCheckpoint(_ changelog: TopicPartition) {
+    guard !isCopying, let copies, let state = partitions[changelog], state.isCheckpointDue(checkpointBytes) else { return }
+    do throws(StateError) {
+      guard let work = try state.beginCheckpoint() else { return }
+      isCopying = copies.post { [self] in
+        let result = work()
+        thread.post { [self] in
+          isCopying = false
+          if case .failure(let error) = result { checkpointed(changelog, error) } else { checkpointed(changelog, nil) }
+          for changelog in partitions.keys { considerCheckpoint(changelog) }
+        }
+      }
+    } catch {
+      checkpointed(changelog, error)
+    }
   }
 
   /// Runs `body` on the state of one moment, and the position it has; the view is nil before anything was written.
@@ -139,7 +178,10 @@ public final class StateKeeper: @unchecked Sendable {
   }
 
   /// Ends the thread. Nothing may be asked after it.
-  public func stop() { thread.stop() }
+  public func stop() {
+    thread.stop()
+    copies?.stop()
+  }
 
   private static let stopped = StateError(.unavailable, "the state is closed")
 }
