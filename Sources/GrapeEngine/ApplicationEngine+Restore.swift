@@ -17,7 +17,8 @@ extension ApplicationEngine {
   package func beginRestore() throws(StatusError) {
     guard state == .stopped else {
       throw StatusError(
-        .conflict, "\(name) is \(state.rawValue): its state can be restored while it is stopped (grape app stop \(name))")
+        .conflict,
+        "\(name) is \(state.rawValue): its state can be restored while it is stopped (grape app stop \(name))")
     }
     guard !isRestoring else { throw StatusError(.conflict, "the state of \(name) is being restored already") }
     isRestoring = true

@@ -3,6 +3,7 @@ package import GrapeLog
 internal import GrapeReactor
 package import GrapeStore
 internal import GrapeWire
+internal import GrapeWorkers
 internal import Logging
 
 /// The application's state: stores follow what is committed, workers learn where they are, and may ask.
@@ -36,6 +37,7 @@ extension ApplicationEngine {
     let (app, logger) = (name.text, environment.logger)
     let place = changelog(index)
     let note = reactor.completion { [self] (message: String) in self.note("warning", "\(place): \(message)") }
+    let heldTooLong = reactor.completion { [self] (view: HeldView) in self.heldTooLong(view, index) }
     environment.state.open(
       app, changelog: place, processed: lanes[index].processed, note: note,
       progress: { applied, end in
@@ -43,6 +45,7 @@ extension ApplicationEngine {
           "state is being restored",
           metadata: ["grape.app": "\(app)", "partition": "\(place.partition)", "records": "\(applied)", "of": "\(end)"])
       },
+      onLongView: { heldTooLong(HeldView(process: $0, nanoseconds: $1)) },
       completion: reactor.completion { [self] result in
         switch result {
         case .success(let nextExpiry):
@@ -143,7 +146,7 @@ extension ApplicationEngine {
     guard stateGates[index].isReady else { return stateGates[index].applied() }
     environment.gate.hold(bytes)
     environment.state.apply(
-      batches, to: changelog(index), processed: processed,
+      batches, to: changelog(index), processed: processed, limit: longViewLimit,
       completion: reactor.completion { [self] result in
         environment.gate.release(bytes)
         switch result {
@@ -165,6 +168,29 @@ extension ApplicationEngine {
   private func told(_ index: Int) {
     for waiter in whenSettled[index] ?? [] where waiter.left <= 1 { waiter.body() }
     whenSettled[index] = whenSettled[index]?.filter { $0.left > 1 }.map { ($0.left - 1, $0.body) }
+  }
+
+  private struct HeldView: Sendable {
+    var process: Int32
+    var nanoseconds: Int64
+  }
+
+  /// How long a worker may look at another partition as it was, while that goes on and its file grows.
+  private var longViewLimit: LongViews.Limit {
+    var limit = environment.longViews
+    limit.time = max(limit.time, profile.requestTimeout.nanoseconds)
+    return limit
+  }
+
+  /// Space that a process may see is not used again: it must let go.
+  private func heldTooLong(_ view: HeldView, _ index: Int) {
+    let what =
+      "it looked at the state of partition \(lanes[index].partition) as it was \(view.nanoseconds / 1_000_000_000) s ago, while that went on and its file grew"
+    if let session = sessions.values.first(where: { $0.process?.pid == view.process }) {
+      condemn(session, what)
+    } else {
+      note("warning", "process \(view.process) is no worker, but \(what)")
+    }
   }
 
   /// A worker is gone: what it had open must not keep pages from being used again.

@@ -52,6 +52,8 @@ public struct EngineEnvironment {
   /// Handlers a chain of events may pass through.
   public var hopLimit: Int
   public var logger: Logger
+  /// What is too long for a view of state that goes on meanwhile.
+  var longViews = LongViews.Limit()
   /// The engine whose input topic this is, if any.
   public var engine: (_ topic: String) -> ApplicationEngine?
   /// How to start a worker: program, environment, folder.

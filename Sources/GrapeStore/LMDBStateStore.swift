@@ -105,6 +105,12 @@ public final class LMDBStateStore: StateStore {
 
   public var byteCount: Int { environment.usedBytes }
 
+  public var staleViews: [StaleView] {
+    let present = environment.lastTransaction
+    return environment.openReaders().filter { $0.transaction < present }
+      .map { StaleView(process: $0.process, moment: $0.transaction) }
+  }
+
   public func clearDeadReaders() throws(StateError) { try environment.clearDeadReaders() }
 
   public func close() throws(StateError) {

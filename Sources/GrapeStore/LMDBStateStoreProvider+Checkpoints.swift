@@ -27,16 +27,16 @@ extension LMDBStateStoreProvider {
   }
 
   public func openCheckpoint(
-    _ app: String, partition: Int32, oldest: Int64, discarded: (String) -> Void
+    _ app: String, partition: Int32, taken: ClosedRange<Int64>, discarded: (String) -> Void
   ) throws(StateError) -> (any StateStore)? {
     let path = checkpoint(app, partition)
     guard access(path, F_OK) == 0 else { return nil }
     do throws(StateError) {
       let content = try StateCopy.check(path)
-      guard content.takenAt >= oldest else {
+      guard content.takenAt >= taken.lowerBound else {
         throw StateError(.corrupt, "\(path) is too old: removals of entries since then may not be in the changelog")
       }
-      guard content.takenAt <= grape_realtime_ms() else {
+      guard content.takenAt <= taken.upperBound else {
         throw StateError(.corrupt, "\(path) says that it was taken at a time that is yet to come")
       }
       return try make(folder(app, partition)) { (draft) throws(StateError) in

@@ -86,7 +86,8 @@ public final class LMDBStateStoreProvider: StateStoreProvider {
   }
 
   /// Makes a folder, with what `fill` puts into it. Made aside: whoever finds the folder finds all of it.
-  func make(_ folder: String, _ fill: (_ draft: String) throws(StateError) -> Void) throws(StateError) -> any StateStore {
+  func make(_ folder: String, _ fill: (_ draft: String) throws(StateError) -> Void) throws(StateError) -> any StateStore
+  {
     let draft = folder + ".new"
     let parent = String(folder[..<(folder.lastIndex(of: "/") ?? folder.endIndex)])
     for path in [root, parent, draft] where mkdir(path, 0o700) != 0 && errno != EEXIST {

@@ -38,11 +38,30 @@ public protocol StateStore: AnyObject {
   /// Bytes that it takes up, roughly.
   var byteCount: Int { get }
 
+  /// Who looks at the state as it was before its last change, and so keeps space from being used again; for stores that workers map.
+  var staleViews: [StaleView] { get }
+
   /// Forgets what workers that died had open.
   func clearDeadReaders() throws(StateError)
 
   /// Ends its use: makes what is there last, if it can. Nothing may be called after it.
   func close() throws(StateError)
+}
+
+/// A process that looks at the state of an earlier moment.
+public struct StaleView: Hashable, Sendable {
+  public var process: Int32
+  /// Tells one moment from another.
+  public var moment: UInt64
+
+  public init(process: Int32, moment: UInt64) {
+    self.process = process
+    self.moment = moment
+  }
+}
+
+extension StateStore {
+  public var staleViews: [StaleView] { [] }
 }
 
 /// The state of one partition at one moment.
@@ -98,10 +117,10 @@ public protocol StateStoreProvider: AnyObject {
     _ snapshot: any StateSnapshot, of app: String, partition: Int32, taken: Int64
   ) throws(StateError)
 
-  /// Makes a store of the checkpoint where there is none, and opens it; nil: there is no checkpoint. One that is damaged, or was taken before
-  /// `oldest`, is removed: `discarded` is told why.
+  /// Makes a store of the checkpoint where there is none, and opens it; nil: there is no checkpoint. One that is damaged, or was
+  /// taken at another time (milliseconds since 1970) than `taken`, is removed: `discarded` is told why.
   func openCheckpoint(
-    _ app: String, partition: Int32, oldest: Int64, discarded: (String) -> Void
+    _ app: String, partition: Int32, taken: ClosedRange<Int64>, discarded: (String) -> Void
   ) throws(StateError) -> (any StateStore)?
 
   /// Removes the checkpoint of a partition, if there is one.
@@ -119,7 +138,7 @@ extension StateStoreProvider {
   }
 
   public func openCheckpoint(
-    _ app: String, partition: Int32, oldest: Int64, discarded: (String) -> Void
+    _ app: String, partition: Int32, taken: ClosedRange<Int64>, discarded: (String) -> Void
   ) throws(StateError) -> (any StateStore)? { nil }
 
   public func removeCheckpoint(_ app: String, partition: Int32) throws(StateError) {}

@@ -208,8 +208,10 @@ struct StateCopyTests {
         model["k\(random.next() % 200)"] = String(
           repeating: "v", count: random.next() % 10 == 0 ? 200_000 : Int(random.next() % 3))
       }
-      let entries = try model.map { (try StateKey(Array($0.key.utf8)).bytes, try StateEntry.encoded(Array($0.value.utf8))) }
-        .sorted { $0.0 < $1.0 }
+      let entries = try model.map {
+        (try StateKey(Array($0.key.utf8)).bytes, try StateEntry.encoded(Array($0.value.utf8)))
+      }
+      .sorted { $0.0 < $1.0 }
       try store.apply(
         entries.map { StateChange(key: $0.0.unsafeBytes, entry: $0.1.unsafeBytes) }, position: .start)
       withExtendedLifetime(entries) {}

@@ -22,7 +22,7 @@ struct StateJobRun {
       let answer: JSONValue
       do {
         answer = try node.ask("state.job", [("job", job), ("waitMs", 250)])
-      } catch where interrupts.pending {
+      } catch  where interrupts.pending {
         throw CommandFailure(.interrupted, "interrupted; the operation was cancelled")
       }
       if answer["done"]?.bool == true { return answer["result"] ?? .null }

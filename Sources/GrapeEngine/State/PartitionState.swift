@@ -1,4 +1,4 @@
-internal import CGrapeLinux
+internal import Glibc
 internal import GrapeLog
 internal import GrapeReactor
 internal import GrapeStore
@@ -11,6 +11,7 @@ final class PartitionState {
   private let provider: any StateStoreProvider
   private let log: any EventLog
   private let batchLimit: Int
+  private let clock: ReactorClock
   /// nil: nothing was ever written.
   private(set) var store: (any StateStore)?
   private var isReady = false
@@ -18,6 +19,9 @@ final class PartitionState {
   private var bytesSinceCheckpoint = 0
   /// When it was taken; nil: there is none.
   private var checkpointTime: Int64?
+  private var views = LongViews()
+  /// Told of processes that hold an old view for too long.
+  var onLongView: StateKeeper.LongView?
 
   /// Bytes of the changelog read at a time while restoring.
   private static let readBytes = 8 * 1024 * 1024
@@ -28,13 +32,15 @@ final class PartitionState {
   private static let checkpointInterval: Int64 = 6 * 3_600_000
 
   init(
-    _ app: String, changelog: TopicPartition, provider: any StateStoreProvider, log: any EventLog, batchLimit: Int
+    _ app: String, changelog: TopicPartition, provider: any StateStoreProvider, log: any EventLog, batchLimit: Int,
+    clock: ReactorClock
   ) {
     self.app = app
     self.changelog = changelog
     self.provider = provider
     self.log = log
     self.batchLimit = batchLimit
+    self.clock = clock
   }
 
   // MARK: Opening
@@ -99,7 +105,7 @@ final class PartitionState {
     restore.mayUseCheckpoint = false
     let note = restore.note
     store = try provider.openCheckpoint(
-      app, partition: changelog.partition, oldest: grape_realtime_ms() - Self.checkpointAge
+      app, partition: changelog.partition, taken: clock.wall - Self.checkpointAge...clock.wall
     ) { reason in
       note("a checkpoint cannot be used: \(reason)")
     }
@@ -325,6 +331,18 @@ final class PartitionState {
     bytesSinceCheckpoint += batches.reduce(0) { $0 + $1.bytes.count }
   }
 
+  // MARK: Readers
+
+  /// Processes that hold an old view for too long, other than this one, and for how many nanoseconds.
+  func longViews(_ limit: LongViews.Limit) -> [(process: Int32, held: Int64)] {
+    let now = clock.monotonic
+    guard let store, views.isDue(now, limit) else { return [] }
+    let own = getpid()
+    // A backup or a checkpoint of ours ends by itself.
+    let others = store.staleViews.filter { $0.process != own }
+    return views.look(others, size: store.byteCount, now: now, limit: limit).map { ($0.view.process, $0.held) }
+  }
+
   // MARK: Checkpoints
 
   /// Whether a checkpoint is worth its work: as much was written as one takes, or it grows old.
@@ -335,14 +353,14 @@ final class PartitionState {
     let size = store.byteCount
     if bytesSinceCheckpoint > max(bytes, size) { return true }
     guard size >= bytes else { return false }
-    return checkpointTime.map { grape_realtime_ms() - $0 > Self.checkpointInterval } ?? true
+    return checkpointTime.map { clock.wall - $0 > Self.checkpointInterval } ?? true
   }
 
   /// A snapshot for a checkpoint, and what to do with it on another thread.
   func beginCheckpoint() throws(StateError) -> (@Sendable () -> Result<Void, StateError>)? {
     guard let snapshot = try snapshot() else { return nil }
     bytesSinceCheckpoint = 0
-    let taken = grape_realtime_ms()
+    let taken = clock.wall
     // Whatever becomes of it, it is not tried again before as much has been written.
     checkpointTime = taken
     let (app, partition) = (app, changelog.partition)

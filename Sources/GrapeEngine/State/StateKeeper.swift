@@ -43,6 +43,9 @@ public final class StateKeeper: @unchecked Sendable {
   /// Where workers find the maps of an application; nil: they ask.
   public func directory(of app: String) -> String? { provider.directory(of: app) }
 
+  /// A process holds an old view of a partition for too long, while its store grows.
+  typealias LongView = @Sendable (_ process: Int32, _ nanoseconds: Int64) -> Void
+
   /// How far a restore has come: records of the changelog applied, and the end that it goes to.
   public typealias Progress = @Sendable (_ applied: Int64, _ end: Int64) -> Void
 
@@ -50,19 +53,23 @@ public final class StateKeeper: @unchecked Sendable {
   ///
   /// - Parameters:
   ///   - processed: the offset of the input that the application has committed: the changelog has all that led there.
+  ///   - onLongView: told, on the keeper's thread, once of each.
   ///   - note: told what an administrator should know, such as that a damaged store is made anew.
   func open(
     _ app: String, changelog: TopicPartition, processed: Int64, note: @escaping @Sendable (String) -> Void,
-    progress: @escaping Progress, completion: @escaping @Sendable (Result<Int64?, StateError>) -> Void
+    progress: @escaping Progress, onLongView: LongView? = nil,
+    completion: @escaping @Sendable (Result<Int64?, StateError>) -> Void
   ) {
     let accepted = thread.post { [self] in
       let state: PartitionState
       if let open = partitions[changelog] {
         state = open
       } else {
-        state = PartitionState(app, changelog: changelog, provider: provider, log: log, batchLimit: batchLimit)
+        state = PartitionState(app, changelog: changelog, provider: provider, log: log, batchLimit: batchLimit,
+          clock: thread.clock)
         partitions[changelog] = state
       }
+      state.onLongView = onLongView
       state.open(processed: processed, on: thread, note: note, progress: progress) { [self] result in
         completion(result)
         considerCheckpoint(changelog)
@@ -73,8 +80,10 @@ public final class StateKeeper: @unchecked Sendable {
 
   /// Applies batches that were committed to the changelog, and notes how far the input has been dealt with. Tells the earliest
   /// expiry in the state.
+  ///
+  /// - Parameter limit: on how long others may look at what the state was.
   func apply(
-    _ batches: [LogBatch], to changelog: TopicPartition, processed: Int64,
+    _ batches: [LogBatch], to changelog: TopicPartition, processed: Int64, limit: LongViews.Limit = .init(),
     completion: @escaping @Sendable (Result<Int64?, StateError>) -> Void
   ) {
     let accepted = thread.post { [self] in
@@ -83,6 +92,7 @@ public final class StateKeeper: @unchecked Sendable {
         try state.apply(batches, processed: processed)
         completion(.success(try state.nextExpiry()))
         considerCheckpoint(changelog)
+        for (process, held) in state.longViews(limit) { state.onLongView?(process, held) }
       } catch {
         completion(.failure(error))
       }
@@ -92,7 +102,9 @@ public final class StateKeeper: @unchecked Sendable {
 
   /// Has a checkpoint made, if one is due and none is being made. This thread only takes the snapshot.
   private func considerCheckpoint(_ changelog: TopicPartition) {
-    guard !isCopying, let copies, let state = partitions[changelog], state.isCheckpointDue(checkpointBytes) else { return }
+    guard !isCopying, let copies, let state = partitions[changelog], state.isCheckpointDue(checkpointBytes) else {
+      return
+    }
     do throws(StateError) {
       guard let work = try state.beginCheckpoint() else { return }
       isCopying = copies.post { [self] in

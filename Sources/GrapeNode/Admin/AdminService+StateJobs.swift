@@ -18,7 +18,8 @@ extension AdminService {
         try await archive.backUp(source, to: directory, control: control)
       }
     case "state.verify":
-      run(try stateJobs.begin("verification", app: source.app), respond) { [archive] (control) async throws(StatusError) in
+      run(try stateJobs.begin("verification", app: source.app), respond) {
+        [archive] (control) async throws(StatusError) in
         try await archive.verify(source, control: control)
       }
     default:
@@ -77,7 +78,8 @@ extension AdminService {
 
   private func stateJob(_ request: JSONValue) throws(StatusError) -> StateJob {
     guard let job = stateJobs.job(request["job"]?.string ?? "") else {
-      throw StatusError(.notFound, "no such operation goes on, or it ended long ago: \(request["job"]?.text ?? "no \"job\"")")
+      throw StatusError(
+        .notFound, "no such operation goes on, or it ended long ago: \(request["job"]?.text ?? "no \"job\"")")
     }
     return job
   }

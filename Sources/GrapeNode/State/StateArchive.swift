@@ -204,7 +204,8 @@ actor StateArchive {
       let backup = try StateBackup(directory: directory)
       guard backup.app == source.app || force else {
         throw StatusError(
-          .conflict, "\(directory) is a backup of \(backup.app), not of \(source.app); --force restores it nevertheless")
+          .conflict, "\(directory) is a backup of \(backup.app), not of \(source.app); --force restores it nevertheless"
+        )
       }
       guard backup.partitions.count == Int(source.partitions) else {
         throw StatusError(

@@ -24,7 +24,8 @@ final class StateJobControl: Sendable {
 
   /// Tells how far it is. False: it is to be broken off.
   @discardableResult
-  func tell(_ phase: String, partition: Int32? = nil, of partitions: Int32 = 0, done: Int64 = 0, total: Int64 = 0) -> Bool
+  func tell(_ phase: String, partition: Int32? = nil, of partitions: Int32 = 0, done: Int64 = 0, total: Int64 = 0)
+    -> Bool
   {
     state.withLock {
       $0.progress = Progress(phase: phase, partition: partition, partitions: partitions, done: done, total: total)
@@ -106,7 +107,8 @@ struct StateJobs {
       throw StatusError(.conflict, "\(other.operation) of \(app) is under way: one at a time")
     }
     counter += 1
-    let job = StateJob(id: "\(counter)-\(String(UInt32.random(in: .min ... .max), radix: 36))", operation: operation, app: app)
+    let job = StateJob(
+      id: "\(counter)-\(String(UInt32.random(in: .min ... .max), radix: 36))", operation: operation, app: app)
     jobs.append(job)
     while jobs.count > Self.remembered, let old = jobs.firstIndex(where: { $0.result != nil }) { jobs.remove(at: old) }
     return job

@@ -109,6 +109,36 @@ package final class LMDBEnvironment: @unchecked Sendable {
     return mdb_env_info(handle, &info) == 0 ? Int(info.me_numreaders) : 0
   }
 
+  /// A process that holds the state as a transaction left it.
+  package struct Reader: Hashable, Sendable {
+    package var process: Int32
+    package var transaction: UInt64
+  }
+
+  /// Those that have a view open now.
+  package func openReaders() -> [Reader] {
+    final class Lines { var readers: [Reader] = [] }
+    let lines = Lines()
+    mdb_reader_list(
+      handle,
+      { text, lines in
+        // "PID THREAD TRANSACTION", the last "-" without a view; a line of titles before them.
+        let words = String(cString: text!).split(whereSeparator: \.isWhitespace)
+        if words.count == 3, let process = Int32(words[0]), let transaction = UInt64(words[2]) {
+          let found = Unmanaged<Lines>.fromOpaque(lines!).takeUnretainedValue()
+          found.readers.append(Reader(process: process, transaction: transaction))
+        }
+        return 0
+      }, Unmanaged.passUnretained(lines).toOpaque())
+    return withExtendedLifetime(lines) { lines.readers }
+  }
+
+  /// LMDB's number of the last transaction that changed the state.
+  package var lastTransaction: UInt64 {
+    var info = MDB_envinfo()
+    return mdb_env_info(handle, &info) == 0 ? UInt64(info.me_last_txnid) : 0
+  }
+
   /// Frees what readers that died left behind. The number of them.
   @discardableResult
   package func clearDeadReaders() throws(StateError) -> Int {
