@@ -194,9 +194,10 @@ final class NodeCore {
       opening[key] = connection
       connection.onFrame = { [unowned self, unowned connection] in greet(connection, $0, $1) }
       connection.onEnd = { [unowned self] _ in opening[key] = nil }
-      reactor.schedule(after: Self.openingTimeout) { [weak self] in
-        guard let self, let late = opening[key], !awaitingTurn.contains(key) else { return }
-        late.refuse(
+      // Another connection may lie where this one was by then.
+      reactor.schedule(after: Self.openingTimeout) { [weak self, weak connection] in
+        guard let self, let connection, opening[key] === connection, !awaitingTurn.contains(key) else { return }
+        connection.refuse(
           status: Status.deadlineExceeded.rawValue, name: Status.deadlineExceeded.name,
           message: "no HELLO within \(Self.openingTimeout / 1_000_000_000) s")
       }
