@@ -66,7 +66,7 @@ package struct LMDBFileCheck {
   private func damage(_ page: Int, _ what: String) -> StateError { pages.damage(page, what) }
 
   private mutating func note(_ problem: String) {
-    if content.problems.count < StateVerification.limit { content.problems.append(problem) }
+    if content.problems.count < Self.problemLimit { content.problems.append(problem) }
   }
 
   // MARK: The walk
@@ -98,6 +98,8 @@ package struct LMDBFileCheck {
     if let problem = tags.problem("tags") { note(problem) }
   }
 
+  /// Lines told at most.
+  private static let problemLimit = 100
   /// What a store's map has at most.
   private static let largestMap = 1 << 46
   private static let databases: [String: (flags: UInt16, kind: Kind)] = [

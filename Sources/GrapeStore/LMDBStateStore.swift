@@ -34,11 +34,6 @@ public final class LMDBStateStore: StateStore {
     try reader.begin()
     defer { reader.end() }
     if let found = try reader.position() { position = found }
-    // The walk through the file has seen every entry; what names them in indexes has no checksum.
-    if try reader.hasIndexes() {
-      let problems = try StateVerification.problems(in: reader)
-      guard problems.isEmpty else { throw StateError(.corrupt, problems[0]) }
-    }
   }
 
   public func apply(_ changes: [StateChange], position: StatePosition) throws(StateError) {

@@ -310,6 +310,7 @@ class Backup(EndToEnd):
         self.assertEqual(self.state(self.node), before)
         self.node.grape("app", "start", "counter")
         self.node.grape("exec", "counter@in", "--key", "k1", "--data", "1")
+        self.node.wait_idle()
         self.assertEqual(self.node.grape("state", "get", "counter", "k1").out, b"4")
 
     def test_restore_into_a_new_data_directory_goes_on_from_there(self):

@@ -135,7 +135,7 @@ struct StateCopyTests {
         try file.seek(toOffset: place)
         try file.write(contentsOf: old)
       }
-      #expect(found > 3, "seed \(seed)")
+      #expect(found > 0, "seed \(seed)")
       #expect(try snapshot.problems() == [])
       try store.close()
     }

@@ -65,7 +65,8 @@ public final class StateKeeper: @unchecked Sendable {
       if let open = partitions[changelog] {
         state = open
       } else {
-        state = PartitionState(app, changelog: changelog, provider: provider, log: log, batchLimit: batchLimit,
+        state = PartitionState(
+          app, changelog: changelog, provider: provider, log: log, batchLimit: batchLimit,
           clock: thread.clock)
         partitions[changelog] = state
       }

@@ -84,6 +84,9 @@ extension AdminService {
     return job
   }
 
+  /// Nanoseconds.
+  private static let applyTimeout: Int64 = 30_000_000_000
+
   private func stateSource(_ engine: ApplicationEngine) -> StateSource {
     let reactor = core.reactor
     let bound = ReactorBound(engine, reactor: reactor)
@@ -92,7 +95,21 @@ extension AdminService {
       partitions: engine.partitions,
       snapshots: { (partitions) async throws(StatusError) in
         try await Self.onReactor(reactor) { finish in
-          bound.value.snapshotState(partitions) { finish($0.mapError { StatusError($0) }) }
+          // What was acknowledged to anybody before is in it.
+          let engine = bound.value
+          var isOver = false
+          engine.whenApplied(partitions) {
+            guard !isOver else { return }
+            isOver = true
+            engine.snapshotState(partitions) { finish($0.mapError { StatusError($0) }) }
+          }
+          if isOver { return }
+          reactor.schedule(after: Self.applyTimeout) {
+            guard !isOver else { return }
+            isOver = true
+            finish(
+              .failure(StatusError(.deadlineExceeded, "what is being committed was not applied in time; try later")))
+          }
         }
       },
       write: { (partition, changes) async throws(StatusError) in

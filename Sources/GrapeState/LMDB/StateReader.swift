@@ -105,12 +105,6 @@ package final class StateReader {
   /// Number of entries. O(1).
   package func count() throws(StateError) -> Int { try count(environment.databases.entries) }
 
-  /// Whether any entry has an expiry or a tag. O(1).
-  package func hasIndexes() throws(StateError) -> Bool {
-    if try count(environment.databases.expiry) > 0 { return true }
-    return try count(environment.databases.tags) > 0
-  }
-
   private func count(_ database: UInt32) throws(StateError) -> Int {
     var statistics = MDB_stat()
     try LMDB.check(mdb_stat(transaction, database, &statistics), "the state in \(environment.path)")
@@ -135,40 +129,6 @@ package final class StateReader {
     assert(isOpen)
     return try StateCursor(
       transaction, environment.databases.entries, range: range, descending: descending, path: environment.path)
-  }
-
-  /// Calls `body` with full key and stored bytes, checksum included, of all entries until it returns false.
-  package func forEachStored(
-    _ body: (_ key: UnsafeRawBufferPointer, _ stored: UnsafeRawBufferPointer) throws(StateError) -> Bool
-  ) throws(StateError) {
-    try walk(environment.databases.entries, body)
-  }
-
-  /// Calls `body` with store, tag and key of every tag of every entry until it returns false.
-  package func forEachTag(
-    _ body: (_ store: String, _ tag: String, _ key: UnsafeRawBufferPointer) throws(StateError) -> Bool
-  ) throws(StateError) {
-    try walk(environment.databases.tags) { (place, key) throws(StateError) in
-      let split = try StateKey.split(place)
-      return try body(
-        String(decoding: place[1..<split], as: UTF8.self), String(decoding: place[split...], as: UTF8.self), key)
-    }
-  }
-
-  private func walk(
-    _ database: UInt32, _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws(StateError) -> Bool
-  ) throws(StateError) {
-    var opened: OpaquePointer?
-    try LMDB.check(mdb_cursor_open(transaction, database, &opened), "the state in \(environment.path)")
-    defer { mdb_cursor_close(opened) }
-    var key = MDB_val()
-    var value = MDB_val()
-    var code = mdb_cursor_get(opened, &key, &value, MDB_FIRST)
-    while code == 0 {
-      guard try body(LMDB.bytes(key), LMDB.bytes(value)) else { return }
-      code = mdb_cursor_get(opened, &key, &value, MDB_NEXT)
-    }
-    if code != MDB_NOTFOUND { throw LMDB.failure(code, "the state in \(environment.path)") }
   }
 
   /// Keys (without the store) of a store's entries with `tag`, ascending, from `first` on, until `body` returns false.
