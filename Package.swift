@@ -9,6 +9,7 @@ let package = Package(
   products: [
     .library(name: "Grape", targets: ["Grape"]),
     .library(name: "GrapeLog", targets: ["GrapeLog"]),
+    .library(name: "GrapeKafka", targets: ["GrapeKafka"]),
     .library(name: "GrapeStore", targets: ["GrapeStore"]),
     .library(name: "GrapeTestKit", targets: ["GrapeTestKit"]),
     .executable(name: "grape", targets: ["GrapeCLI"]),
@@ -27,6 +28,7 @@ let package = Package(
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
+    .systemLibrary(name: "CRDKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"])]),
     .target(name: "CGrapeLinux"),
     .target(name: "CGrapeResources"),
 
@@ -44,6 +46,8 @@ let package = Package(
     .target(
       name: "GrapeCommitLog",
       dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
+    // The log on Apache Kafka.
+    .target(name: "GrapeKafka", dependencies: ["GrapeLog", "GrapeWire", "CGrapeLinux", "CRDKafka"]),
     .executableTarget(
       name: "GrapeCommitLogBench", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
     .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeStore", "GrapeCore", "GrapeWire"]),
@@ -112,6 +116,10 @@ let package = Package(
         "GrapeLog", "GrapeCommitLog", "GrapeTestKit", "GrapeCore", "GrapeWire", "GrapeLogCrashWriter", "CGrapeLinux",
         "GrapeCommitLogSimulation",
       ]),
+    // Against a broker of their own, or the one that GRAPE_KAFKA names.
+    .testTarget(
+      name: "GrapeKafkaTests",
+      dependencies: ["GrapeKafka", "GrapeLog", "GrapeTestKit", "GrapeWire", "CGrapeLinux", "CRDKafka"]),
     .testTarget(
       name: "GrapePackagesTests", dependencies: ["GrapePackages", "GrapeCore", "GrapeWire"]),
     .testTarget(

@@ -1,0 +1,79 @@
+internal import CRDKafka
+internal import GrapeLog
+
+/// Where partitions begin and end, as readers of committed records see it. All block.
+struct PartitionQueries: Sendable {
+  let client: RDKafkaClient
+  let directory: TopicDirectory
+  let lane: Lane
+  let timeout: Int
+
+  func bounds(of partition: TopicPartition) throws(LogError) -> PartitionBounds {
+    let deadline = MonotonicClock.after(milliseconds: timeout)
+    let doing = "asking for the bounds of \(partition)"
+    return try lane.retrying(until: deadline, doing) { left throws(LogError) in
+      try directory.check(partition, timeout: left)
+      var start: Int64 = 0
+      var end: Int64 = 0
+      let code = rd_kafka_query_watermark_offsets(
+        client.pointer, directory.clusterName(partition.topic), partition.partition, &start, &end, Int32(left))
+      guard try isAnswer(code, partition, doing) else { return nil }
+      return PartitionBounds(start: start, end: end)
+    }
+  }
+
+  /// Kafka's question is for the first record with such a timestamp.
+  func offset(of partition: TopicPartition, at timestamp: Int64) throws(LogError) -> Int64 {
+    // Negative times mean something else to brokers; no record can be relied upon to have one.
+    if timestamp < 0 { return try bounds(of: partition).start }
+    let deadline = MonotonicClock.after(milliseconds: timeout)
+    let doing = "asking for the offset at time \(timestamp) of \(partition)"
+    let found: Int64 = try lane.retrying(until: deadline, doing) { left throws(LogError) in
+      try directory.check(partition, timeout: left)
+      let list = PartitionList()
+      list.add(directory.clusterName(partition.topic), partition.partition, offset: timestamp)
+      var code = rd_kafka_offsets_for_times(client.pointer, list.pointer, Int32(left))
+      if code == RD_KAFKA_RESP_ERR_NO_ERROR { code = list.first.err }
+      guard try isAnswer(code, partition, doing) else { return nil }
+      return list.first.offset
+    }
+    return found >= 0 ? found : try bounds(of: partition).end
+  }
+
+  /// Returns when readers see everything up to the given offsets (topics by their names on the cluster).
+  func waitUntilVisible(_ last: [TopicPartition: Int64], until deadline: Int64) throws(LogError) {
+    var pending = last
+    try lane.retrying(until: deadline, "waiting for a commit to become visible") { (left) throws(LogError) -> Void? in
+      let list = PartitionList(capacity: pending.count)
+      for partition in pending.keys {
+        list.add(partition.topic, partition.partition, offset: Int64(RD_KAFKA_OFFSET_END))
+      }
+      let code = rd_kafka_offsets_for_times(client.pointer, list.pointer, Int32(left))
+      guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+        throw KafkaError.log(code, "waiting for a commit to become visible")
+      }
+      for place in 0..<Int(list.pointer.pointee.cnt) {
+        let entry = list.pointer.pointee.elems[place]
+        let partition = TopicPartition(String(cString: entry.topic), entry.partition)
+        if KafkaError.kind(entry.err) == .noSuchTopic { pending[partition] = nil }
+        if entry.err == RD_KAFKA_RESP_ERR_NO_ERROR, let last = pending[partition], entry.offset > last {
+          pending[partition] = nil
+        }
+      }
+      return pending.isEmpty ? () : nil
+    }
+  }
+
+  /// False: ask again. The cluster's word that a partition is missing is checked once against fresh metadata.
+  private func isAnswer(
+    _ code: rd_kafka_resp_err_t, _ partition: TopicPartition, _ doing: String
+  ) throws(LogError) -> Bool {
+    switch KafkaError.kind(code) {
+    case _ where code == RD_KAFKA_RESP_ERR_NO_ERROR: return true
+    case .noSuchTopic, .noSuchPartition:
+      directory.set(partition.topic, partitions: nil)
+      return false
+    default: throw KafkaError.log(code, doing)
+    }
+  }
+}

@@ -1,0 +1,51 @@
+internal import CRDKafka
+internal import GrapeLog
+
+/// What became of the messages of one commit: delivery reports, counted per append. Confined to the thread that polls the producer.
+final class DeliveryLedger {
+  struct Delivery {
+    /// Messages handed to librdkafka and not reported on yet.
+    var outstanding: Int32 = 0
+    /// Least offset among those delivered.
+    var baseOffset: Int64 = .max
+    /// Greatest offset among those delivered.
+    var lastOffset: Int64 = -1
+    var failure: rd_kafka_resp_err_t = RD_KAFKA_RESP_ERR_NO_ERROR
+    /// Some message that failed may be in the log all the same.
+    var mayBeThere = false
+  }
+
+  private(set) var deliveries: [Delivery]
+
+  init(appends: Int) { deliveries = [Delivery](repeating: Delivery(), count: appends) }
+
+  /// What goes with each message of an append.
+  static func opaque(append: Int) -> UnsafeMutableRawPointer? { UnsafeMutableRawPointer(bitPattern: append + 1) }
+
+  @inline(__always)
+  func handedOver(append: Int) { deliveries[append].outstanding += 1 }
+
+  /// librdkafka would not even queue a message.
+  func refused(append: Int, _ code: rd_kafka_resp_err_t) {
+    if deliveries[append].failure == RD_KAFKA_RESP_ERR_NO_ERROR { deliveries[append].failure = code }
+  }
+
+  func report(_ message: UnsafePointer<rd_kafka_message_t>) {
+    let append = Int(bitPattern: message.pointee._private) - 1
+    guard deliveries.indices.contains(append) else { return }
+    deliveries[append].outstanding -= 1
+    if message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
+      deliveries[append].baseOffset = min(deliveries[append].baseOffset, message.pointee.offset)
+      deliveries[append].lastOffset = max(deliveries[append].lastOffset, message.pointee.offset)
+    } else {
+      refused(append: append, message.pointee.err)
+      if rd_kafka_message_status(message) != RD_KAFKA_MSG_STATUS_NOT_PERSISTED { deliveries[append].mayBeThere = true }
+    }
+  }
+
+  var isComplete: Bool { deliveries.allSatisfy { $0.outstanding == 0 } }
+
+  var firstFailure: rd_kafka_resp_err_t? {
+    deliveries.first { $0.failure != RD_KAFKA_RESP_ERR_NO_ERROR }?.failure
+  }
+}

@@ -1,0 +1,91 @@
+internal import GrapeLog
+internal import GrapeWire
+
+/// A transaction that was checked and opened up, ready to be produced.
+struct PreparedTransaction: Sendable {
+  let transaction: Transaction
+  let completion: @Sendable (Result<CommitReceipt, LogError>) -> Void
+  /// Records of each append; their memory is what librdkafka sends from.
+  let batches: [UnpackedBatch]
+  /// At least what librdkafka counts for the messages.
+  let bytes: Int
+  let records: Int
+
+  /// Most that librdkafka adds to a record's own bytes when it sizes a set of messages.
+  static let overhead = 64
+
+  /// Errors: `invalidArgument` for what is no batch.
+  init(_ waiting: CommitQueue.Waiting, unpackedLimit: Int) throws(LogError) {
+    transaction = waiting.transaction
+    completion = waiting.completion
+    var batches: [UnpackedBatch] = []
+    var bytes = 0
+    var records = 0
+    for append in waiting.transaction.appends {
+      do throws(WireError) {
+        let batch = try RecordBatch.unpack(append.batch, checkingCRC: false, limit: unpackedLimit)
+        bytes += batch.records.count + Int(append.recordCount) * Self.overhead
+        records += Int(append.recordCount)
+        batches.append(batch)
+      } catch {
+        throw LogError(
+          error.code == .tooLarge ? .tooLarge : .invalidArgument, "\(append.partition): \(error.message)")
+      }
+    }
+    self.batches = batches
+    self.bytes = bytes
+    self.records = records
+  }
+
+  /// The one partition that the transaction touches, if it appends there and does nothing else.
+  var onlyPartition: TopicPartition? {
+    guard transaction.offsets.isEmpty, let first = transaction.appends.first?.partition,
+      transaction.appends.allSatisfy({ $0.partition == first })
+    else { return nil }
+    return first
+  }
+
+  var isEmpty: Bool { transaction.appends.isEmpty && transaction.offsets.isEmpty }
+}
+
+/// How prepared transactions go to the cluster: as many as go together, in their order.
+struct CommitGrouping {
+  enum Kind: Equatable {
+    /// Each in one set of messages to one partition, which a broker takes whole or not at all.
+    case plain
+    /// In one Kafka transaction.
+    case transactional
+    /// Nothing to write.
+    case empty
+  }
+
+  /// Most bytes and records that are certain to fit one set of messages.
+  var setBytes: Int
+  var setRecords: Int
+  var allowsPlain: Bool
+
+  /// How many of the first transactions go next, and how. Precondition: there is one.
+  func next(_ waiting: some RandomAccessCollection<PreparedTransaction>) -> (count: Int, kind: Kind) {
+    if waiting.first!.isEmpty { return (waiting.prefix { $0.isEmpty }.count, .empty) }
+    guard allowsPlain, waiting.allSatisfy({ isPlain($0) || $0.isEmpty }) else {
+      return (waiting.count, .transactional)
+    }
+    var sets: [TopicPartition: (bytes: Int, records: Int)] = [:]
+    var count = 0
+    for transaction in waiting {
+      if let partition = transaction.onlyPartition {
+        var set = sets[partition] ?? (0, 0)
+        set.bytes += transaction.bytes
+        set.records += transaction.records
+        if set.bytes > setBytes || set.records > setRecords { break }
+        sets[partition] = set
+      }
+      count += 1
+    }
+    return (count, .plain)
+  }
+
+  private func isPlain(_ transaction: PreparedTransaction) -> Bool {
+    transaction.onlyPartition != nil && transaction.bytes <= setBytes && transaction.records <= setRecords
+  }
+}

@@ -1,0 +1,128 @@
+internal import CRDKafka
+internal import GrapeLog
+
+/// Runs Kafka transactions, one at a time. Confined to the committer's thread.
+final class TransactionalProducer {
+  /// How a transaction ended.
+  enum Outcome {
+    case committed
+    /// Nothing of it is or will be visible.
+    case aborted(LogError)
+    /// It may or may not have been applied, or the producer is of no use any more.
+    case lost(LogError)
+  }
+
+  let producer: Producer
+  private let configuration: KafkaConfiguration
+  private var isInitialised = false
+  private var client: OpaquePointer { producer.client.pointer }
+
+  init(_ configuration: KafkaConfiguration) throws(LogError) {
+    self.configuration = configuration
+    producer = try Producer(
+      configuration,
+      own: [
+        ("transactional.id", configuration.namespace + configuration.transactionalID), ("linger.ms", "0"),
+        ("transaction.timeout.ms", String(configuration.commitTimeout)),
+      ])
+  }
+
+  /// Takes over from an older producer of the same transactional id: what it had under way is rolled back, and it can commit no more.
+  func initialise(until deadline: Int64) throws(LogError) {
+    if isInitialised { return }
+    try repeating(until: deadline, "taking over the transactional id") { left in
+      rd_kafka_init_transactions(client, left)
+    }
+    isInitialised = true
+  }
+
+  /// `produce` queues all messages; `offsets` are of groups and topics by their names on the cluster.
+  func run(
+    _ ledger: DeliveryLedger, until deadline: Int64, offsets: [String: [TopicPartition: CommittedOffset]],
+    produce: () throws(LogError) -> Void
+  ) -> Outcome {
+    do throws(LogError) {
+      try initialise(until: deadline)
+    } catch {
+      return isFatal ? .lost(error) : .aborted(error)
+    }
+    if let error = rd_kafka_begin_transaction(client) {
+      let error = KafkaError.log(consuming: error, "beginning a transaction")
+      return .lost(terminal(error))
+    }
+    do throws(LogError) {
+      try produce()
+      for (group, partitions) in offsets { try send(partitions, of: group, until: deadline) }
+    } catch {
+      return abort(error, ledger, until: deadline)
+    }
+    do throws(LogError) {
+      try repeating(until: deadline, "committing a transaction") { left in rd_kafka_commit_transaction(client, left) }
+      return .committed
+    } catch {
+      // The cause is what the broker said of a message, if it said anything.
+      let cause = ledger.firstFailure.map { KafkaError.log($0, "writing a transaction") } ?? error
+      if requiresAbort { return abort(cause, ledger, until: deadline) }
+      return .lost(terminal(error))
+    }
+  }
+
+  private func send(
+    _ offsets: [TopicPartition: CommittedOffset], of group: String, until deadline: Int64
+  ) throws(LogError) {
+    let list = PartitionList(capacity: offsets.count)
+    for (partition, committed) in offsets {
+      list.add(
+        partition.topic, partition.partition, offset: committed.offset,
+        metadata: OffsetMetadata.encode(committed.metadata))
+    }
+    // Without a member's generation: the group has no members on the cluster.
+    let metadata = rd_kafka_consumer_group_metadata_new(group)
+    defer { rd_kafka_consumer_group_metadata_destroy(metadata) }
+    let pointer = list.pointer
+    try repeating(until: deadline, "committing offsets of group \(group)") { left in
+      rd_kafka_send_offsets_to_transaction(client, pointer, metadata, left)
+    }
+  }
+
+  private func abort(_ cause: LogError, _ ledger: DeliveryLedger, until deadline: Int64) -> Outcome {
+    if isFatal { return .lost(terminal(cause)) }
+    // What cannot be delivered now shall not be.
+    rd_kafka_purge(client, RD_KAFKA_PURGE_F_QUEUE)
+    let deadline = max(deadline, MonotonicClock.after(milliseconds: configuration.requestTimeout))
+    do throws(LogError) {
+      try repeating(until: deadline, "rolling a transaction back") { left in rd_kafka_abort_transaction(client, left) }
+    } catch {
+      return .lost(terminal(LogError(.failed, "\(cause.message); then \(error.message)")))
+    }
+    return .aborted(cause)
+  }
+
+  private func terminal(_ error: LogError) -> LogError {
+    LogError(
+      .failed,
+      error.message + (isFenced ? ": another node has taken over the transactional id" : "")
+        + ". No more commits until the log is opened anew")
+  }
+
+  private var requiresAbort = false
+
+  /// Calls again what may be called again.
+  private func repeating(
+    until deadline: Int64, _ doing: String, _ call: (Int32) -> OpaquePointer?
+  ) throws(LogError) {
+    requiresAbort = false
+    let pause = Wakeup()
+    while true {
+      guard let error = call(Int32(MonotonicClock.milliseconds(until: deadline))) else { return }
+      requiresAbort = rd_kafka_error_txn_requires_abort(error) != 0
+      let retriable = rd_kafka_error_is_retriable(error) != 0
+      let failure = KafkaError.log(consuming: error, doing)
+      guard retriable, MonotonicClock.after(milliseconds: 20) < deadline else { throw failure }
+      pause.wait(until: MonotonicClock.after(milliseconds: 20))
+    }
+  }
+
+  var isFatal: Bool { rd_kafka_fatal_error(client, nil, 0) != RD_KAFKA_RESP_ERR_NO_ERROR }
+  private var isFenced: Bool { rd_kafka_fatal_error(client, nil, 0) == RD_KAFKA_RESP_ERR__FENCED }
+}

@@ -1,0 +1,97 @@
+internal import GrapeLog
+
+/// How to reach a Kafka cluster and how to work with it.
+///
+/// Its description names settings, never their values, so that no secret gets into a log.
+public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomReflectable {
+  /// `host:port`, separated by commas.
+  public var bootstrapServers: String
+  /// Names this node's transactions: unique among the nodes that run at the same time, the same when the node comes back. A second
+  /// log with the same name takes over from the first, whose commits fail from then on.
+  public var transactionalID: String
+  /// Precedes the names of all topics and groups, and the transactional id, on the cluster. May be empty; then every topic of
+  /// the cluster is seen, save those whose name begins with two underscores.
+  public var namespace = ""
+  /// Any settings of librdkafka, TLS and SASL included, for all clients. Those in `KafkaConfiguration.reserved` are refused.
+  public var settings: [String: String] = [:]
+  /// Copies of each partition of new topics; -1: as the brokers have it.
+  public var replicationFactor: Int32 = -1
+  /// How long a question to the cluster may take, milliseconds.
+  public var requestTimeout = 30_000
+  /// How long a commit may take, milliseconds; from 2,000 to 900,000. Also the cluster's limit for open transactions, which
+  /// brokers bound (15 minutes by default).
+  public var commitTimeout = 60_000
+  /// How long a commit waits for others to go with it, milliseconds. 0: not at all; those that come while another is under
+  /// way go together in any case.
+  public var commitInterval = 0
+  /// Most bytes and transactions that go to the cluster in one commit; one transaction alone may be larger.
+  public var commitBytes = 8 << 20
+  public var commitTransactions = 10_000
+  /// Most bytes and transactions that wait for being committed; beyond, `busy`.
+  public var waitingBytes = 256 << 20
+  public var waitingTransactions = 100_000
+  /// Most bytes read ahead, shared by the partitions that are read; each may have 1 MiB at least.
+  public var readAheadBytes = 64 << 20
+  /// Most bytes that one record batch may unpack to.
+  public var unpackedBatchBytes = 256 << 20
+  /// True: appends to a single partition that need no Kafka transaction do without (docs/kafka.md says when that is).
+  public var appendsPlainly = true
+  /// Gets what librdkafka logs. Called on any thread; must not block.
+  public var log: (@Sendable (KafkaLogLine) -> Void)?
+
+  public init(bootstrapServers: String, transactionalID: String) {
+    self.bootstrapServers = bootstrapServers
+    self.transactionalID = transactionalID
+  }
+
+  /// Settings on which correctness rests; they are the log's own.
+  public static let reserved: Set<String> = [
+    "bootstrap.servers", "metadata.broker.list", "transactional.id", "enable.idempotence", "isolation.level",
+    "enable.partition.eof", "auto.offset.reset", "allow.auto.create.topics", "acks", "request.required.acks",
+    "linger.ms", "queue.buffering.max.ms", "message.timeout.ms", "delivery.timeout.ms", "transaction.timeout.ms",
+    "group.id", "enable.auto.commit", "enable.auto.offset.store", "retries", "message.send.max.retries",
+    "queue.buffering.max.messages", "queue.buffering.max.kbytes", "batch.num.messages",
+  ]
+
+  public var description: String {
+    "Kafka at \(bootstrapServers), namespace \"\(namespace)\", transactional id \(transactionalID), settings "
+      + settings.keys.sorted().joined(separator: ", ")
+  }
+
+  public var customMirror: Mirror { Mirror(self, children: ["description": description]) }
+
+  /// Errors: `invalidArgument`, saying what would be right.
+  func check() throws(LogError) {
+    for name in settings.keys.sorted() where Self.reserved.contains(name) {
+      throw LogError(.invalidArgument, "Kafka setting \(name) is the log's own and cannot be given")
+    }
+    guard !bootstrapServers.isEmpty else { throw LogError(.invalidArgument, "Kafka: no bootstrap servers were given") }
+    guard !transactionalID.isEmpty else { throw LogError(.invalidArgument, "Kafka: no transactional id was given") }
+    try TopicConfiguration(partitions: 1).check(name: namespace + "x")
+    guard (2_000...900_000).contains(commitTimeout) else {
+      throw LogError(.invalidArgument, "Kafka: commit timeout of \(commitTimeout) ms; must be 2,000 to 900,000")
+    }
+    guard (1...900_000).contains(requestTimeout), (0..<commitTimeout).contains(commitInterval) else {
+      throw LogError(
+        .invalidArgument,
+        "Kafka: request timeout of \(requestTimeout) ms, commit interval of \(commitInterval) ms; must be 1 to 900,000, "
+          + "and 0 to less than the commit timeout")
+    }
+    for (name, value) in [
+      ("commitBytes", commitBytes), ("commitTransactions", commitTransactions), ("waitingBytes", waitingBytes),
+      ("waitingTransactions", waitingTransactions), ("readAheadBytes", readAheadBytes),
+      ("unpackedBatchBytes", unpackedBatchBytes),
+    ] where value < 1 {
+      throw LogError(.invalidArgument, "Kafka: \(name) is \(value); must be positive")
+    }
+  }
+}
+
+/// A line that librdkafka logs.
+public struct KafkaLogLine: Sendable {
+  /// Severity as of syslog: 0 emergency to 7 debug.
+  public var level: Int
+  /// What it is about, such as `FAIL`.
+  public var facility: String
+  public var message: String
+}
