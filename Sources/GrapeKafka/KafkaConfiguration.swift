@@ -16,6 +16,9 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
   public var settings: [String: String] = [:]
   /// Copies of each partition of new topics; -1: as the brokers have it.
   public var replicationFactor: Int32 = -1
+  /// Settings that new topics get besides cleanup and retention. By default records of 64 MiB fit; clusters that allow less refuse
+  /// such topics, and need another value here.
+  public var topicSettings = ["max.message.bytes": "68157440"]
   /// How long a question to the cluster may take, milliseconds.
   public var requestTimeout = 30_000
   /// How long a commit may take, milliseconds; from 2,000 to 900,000. Also the cluster's limit for open transactions, which
@@ -62,6 +65,9 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
 
   /// Errors: `invalidArgument`, saying what would be right.
   func check() throws(LogError) {
+    for (name, _) in TopicSettings.settings(TopicConfiguration(partitions: 1)) where topicSettings[name] != nil {
+      throw LogError(.invalidArgument, "Kafka topic setting \(name) follows from the topic's configuration")
+    }
     for name in settings.keys.sorted() where Self.reserved.contains(name) {
       throw LogError(.invalidArgument, "Kafka setting \(name) is the log's own and cannot be given")
     }

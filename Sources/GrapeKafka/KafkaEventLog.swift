@@ -79,7 +79,8 @@ public final class KafkaEventLog: EventLog {
       do throws(LogError) {
         try admin.createTopic(
           directory.clusterName(name), partitions: topic.partitions,
-          replicationFactor: configuration.replicationFactor, settings: TopicSettings.settings(topic))
+          replicationFactor: configuration.replicationFactor,
+          settings: TopicSettings.settings(topic) + configuration.topicSettings.map { ($0.key, $0.value) })
       } catch {
         guard error.code == .topicExists else { throw error }
         let existing = try describe(name)

@@ -80,7 +80,8 @@ final class Broker: Sendable {
   /// The child's input is a pipe whose other end nobody but this process has, and it never closes.
   private static func spawn(_ words: [String]) throws {
     var pipe: [Int32] = [0, 0]
-    guard pipe2(&pipe, O_CLOEXEC) == 0 else { throw Unavailable(description: "pipe: errno \(errno)") }
+    guard Glibc.pipe(&pipe) == 0 else { throw Unavailable(description: "pipe: errno \(errno)") }
+    for end in pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }

@@ -48,14 +48,20 @@ struct PartitionQueries: Sendable {
       for partition in pending.keys {
         list.add(partition.topic, partition.partition, offset: Int64(RD_KAFKA_OFFSET_END))
       }
-      let code = rd_kafka_offsets_for_times(client.pointer, list.pointer, Int32(left))
+      let code = rd_kafka_offsets_for_times(client.pointer, list.pointer, Int32(min(left, 2_000)))
       guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+        for topic in Set(pending.keys.map(\.topic)) {
+          if let name = directory.ownName(topic) { _ = try directory.refresh(name, timeout: left) }
+        }
         throw KafkaError.log(code, "waiting for a commit to become visible")
       }
       for place in 0..<Int(list.pointer.pointee.cnt) {
         let entry = list.pointer.pointee.elems[place]
         let partition = TopicPartition(String(cString: entry.topic), entry.partition)
         if KafkaError.kind(entry.err) == .noSuchTopic { pending[partition] = nil }
+        if KafkaError.isRetriable(entry.err), let name = directory.ownName(partition.topic) {
+          _ = try directory.refresh(name, timeout: left)
+        }
         if entry.err == RD_KAFKA_RESP_ERR_NO_ERROR, let last = pending[partition], entry.offset > last {
           pending[partition] = nil
         }
@@ -64,15 +70,14 @@ struct PartitionQueries: Sendable {
     }
   }
 
-  /// False: ask again. The cluster's word that a partition is missing is checked once against fresh metadata.
+  /// False: ask again, with fresh metadata; librdkafka's own may name a leader that is none any more.
   private func isAnswer(
     _ code: rd_kafka_resp_err_t, _ partition: TopicPartition, _ doing: String
   ) throws(LogError) -> Bool {
+    if code == RD_KAFKA_RESP_ERR_NO_ERROR { return true }
+    directory.doubt(partition.topic)
     switch KafkaError.kind(code) {
-    case _ where code == RD_KAFKA_RESP_ERR_NO_ERROR: return true
-    case .noSuchTopic, .noSuchPartition:
-      directory.set(partition.topic, partitions: nil)
-      return false
+    case .noSuchTopic, .noSuchPartition: return false
     default: throw KafkaError.log(code, doing)
     }
   }

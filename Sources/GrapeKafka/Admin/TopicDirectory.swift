@@ -5,7 +5,13 @@ internal import Synchronization
 /// Which topics there are, with how many partitions: what was learnt last. Whoever finds a topic missing asks the cluster before
 /// saying so; topics that others deleted are noticed when the cluster refuses to work on them.
 final class TopicDirectory: Sendable {
-  private let known = Mutex<[String: Int32]>([:])
+  private struct Entry {
+    var partitions: Int32
+    /// False after an error that speaks against it: the cluster is asked before it is relied upon again.
+    var isTrusted = true
+  }
+
+  private let known = Mutex<[String: Entry]>([:])
   private let client: RDKafkaClient
   private let configuration: KafkaConfiguration
   /// Told of every change: the topic (without namespace) and its number of partitions, nil if it is gone.
@@ -32,15 +38,21 @@ final class TopicDirectory: Sendable {
 
   func set(_ topic: String, partitions: Int32?) {
     let changed = known.withLock { known in
-      defer { known[topic] = partitions }
-      return known[topic] != partitions
+      defer { known[topic] = partitions.map { Entry(partitions: $0) } }
+      return known[topic]?.partitions != partitions
     }
     if changed { onChange(topic, partitions) }
   }
 
+  /// Something the cluster said speaks against what is known of a topic, or of where its partitions are.
+  func doubt(_ topic: String) { known.withLock { $0[topic]?.isTrusted = false } }
+
   /// True if the partition is known to be there, without asking anyone.
   func knows(_ partition: TopicPartition) -> Bool {
-    known.withLock { partition.partition >= 0 && partition.partition < $0[partition.topic] ?? 0 }
+    known.withLock { known in
+      guard let entry = known[partition.topic], entry.isTrusted else { return false }
+      return partition.partition >= 0 && partition.partition < entry.partitions
+    }
   }
 
   /// Asks the cluster about one topic. Blocks. Nil: there is none.

@@ -10,7 +10,7 @@ final class Committer: @unchecked Sendable {
   private let configuration: KafkaConfiguration
   private let directory: TopicDirectory
   private let queries: PartitionQueries
-  private let transactional: TransactionalProducer
+  private var transactional: TransactionalProducer
   private var plain: Producer
   private var grouping: CommitGrouping
   /// Why the log takes no more commits.
@@ -187,13 +187,13 @@ final class Committer: @unchecked Sendable {
       if deliveries.contains(where: \.mayBeThere) {
         let error = KafkaError.log(failed.failure, "writing to \(partition)")
         transaction.completion(.failure(LogError(.failed, error.message + "; it may or may not have been written")))
-      } else if group.count > 1 {
+      } else if group.count > 1, !refusals.isEmpty || KafkaError.kind(failed.failure) != .busy {
         // Not written, perhaps for another's fault: alone it may do better. Those behind it are in other partitions, or
-        // failed with it, so that the order holds.
+        // failed with it, so that the order holds. Not so where the cluster was out of reach: that is nobody's fault.
         writePlainly([transaction])
       } else {
         let error = refusals[index] ?? KafkaError.log(failed.failure, "writing to \(partition)")
-        if error.code == .noSuchTopic { directory.set(partition.topic, partitions: nil) }
+        doubt(transaction, plain)
         transaction.completion(.failure(error))
       }
     }
@@ -219,11 +219,15 @@ final class Committer: @unchecked Sendable {
   // MARK: one Kafka transaction
 
   private func writeTransaction(_ group: [PreparedTransaction]) {
-    let deadline = MonotonicClock.after(milliseconds: configuration.commitTimeout)
+    writeTransaction(group, until: MonotonicClock.after(milliseconds: configuration.commitTimeout))
+  }
+
+  private func writeTransaction(_ group: [PreparedTransaction], until deadline: Int64) {
     let ledger = DeliveryLedger(appends: group.reduce(0) { $0 + $1.batches.count })
     let producer = transactional.producer
     producer.client.ledger = ledger
-    defer { if failure == nil { producer.client.ledger = nil } }
+    // Kept where reports may still come.
+    defer { if ledger.isComplete { producer.client.ledger = nil } }
     let outcome = transactional.run(ledger, until: deadline, offsets: offsets(of: group)) { () throws(LogError) in
       var place = 0
       for transaction in group { try produce(transaction, with: producer, ledger, &place, deadline: deadline) }
@@ -231,10 +235,14 @@ final class Committer: @unchecked Sendable {
     switch outcome {
     case .committed: answer(group, ledger, visibleBy: deadline)
     case .aborted(let error):
-      if group.count == 1 {
-        if error.code == .noSuchTopic {
-          for append in group[0].transaction.appends { directory.set(append.partition.topic, partitions: nil) }
-        }
+      if error.code == .busy, MonotonicClock.now < deadline {
+        // Also how librdkafka 2.0.2 gets over a message that was refused before: its next transaction fails for sequence
+        // numbers that were skipped, and the one after that has new ones.
+        writeTransaction(group, until: deadline)
+      } else if error.code == .busy {
+        for transaction in group { transaction.completion(.failure(error)) }
+      } else if group.count == 1 {
+        doubt(group[0], transactional.producer)
         group[0].completion(.failure(error))
       } else {
         // One of them is at fault, and only it shall fail.
@@ -242,10 +250,26 @@ final class Committer: @unchecked Sendable {
           if let failure { transaction.completion(.failure(failure)) } else { writeTransaction([transaction]) }
         }
       }
+    case .abandoned(let error):
+      // Another producer rolls back what this one left, once the cluster is there again.
+      do throws(LogError) {
+        transactional = try TransactionalProducer(configuration)
+      } catch {
+        failure = error
+      }
+      for transaction in group { transaction.completion(.failure(error)) }
     case .lost(let error):
       failure = error
       lost = group
       for transaction in group { transaction.completion(.failure(error)) }
+    }
+  }
+
+  /// Has both ask the cluster again about the topics of a transaction that was refused: librdkafka remembers some refusals.
+  private func doubt(_ transaction: PreparedTransaction, _ producer: Producer) {
+    for append in transaction.transaction.appends {
+      directory.doubt(append.partition.topic)
+      producer.forget(directory.clusterName(append.partition.topic))
     }
   }
 

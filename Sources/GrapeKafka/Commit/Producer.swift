@@ -9,9 +9,11 @@ final class Producer {
   private let timeout: Int
 
   init(_ configuration: KafkaConfiguration, own: [(name: String, value: String)]) throws(LogError) {
+    // Sets are bounded by batch.size; this only bounds single records, which the topic's own setting decides on.
+    let sizes = configuration.settings["message.max.bytes"] == nil ? [("message.max.bytes", "68157440")] : []
     client = try RDKafkaClient(
       .producer, configuration,
-      own: [
+      own: sizes + [
         ("enable.idempotence", "true"), ("acks", "all"), ("allow.auto.create.topics", "false"),
         ("message.timeout.ms", String(configuration.commitTimeout)),
         // The committer bounds what it hands over.
@@ -109,8 +111,14 @@ final class Producer {
   /// Drops whatever is queued or under way and waits for the reports on it: afterwards librdkafka refers to none of it.
   func giveUp(_ ledger: DeliveryLedger) {
     rd_kafka_purge(client.pointer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT)
+    settle(ledger)
+  }
+
+  /// Waits for reports that are due at once: nothing is queued or under way any more. One that came later would be taken for one
+  /// on the next commit.
+  func settle(_ ledger: DeliveryLedger) {
     let deadline = MonotonicClock.after(milliseconds: 5_000)
     while !ledger.isComplete && MonotonicClock.now < deadline { rd_kafka_poll(client.pointer, 100) }
-    precondition(ledger.isComplete, "librdkafka did not report on messages that were purged")
+    precondition(ledger.isComplete, "librdkafka did not report on all messages")
   }
 }

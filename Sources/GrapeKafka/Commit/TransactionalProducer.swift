@@ -8,6 +8,8 @@ final class TransactionalProducer {
     case committed
     /// Nothing of it is or will be visible.
     case aborted(LogError)
+    /// Nothing of it will be visible once another producer has taken over; this one is stuck.
+    case abandoned(LogError)
     /// It may or may not have been applied, or the producer is of no use any more.
     case lost(LogError)
   }
@@ -58,11 +60,13 @@ final class TransactionalProducer {
     }
     do throws(LogError) {
       try repeating(until: deadline, "committing a transaction") { left in rd_kafka_commit_transaction(client, left) }
+      producer.settle(ledger)
       return .committed
     } catch {
       // The cause is what the broker said of a message, if it said anything.
       let cause = ledger.firstFailure.map { KafkaError.log($0, "writing a transaction") } ?? error
-      if requiresAbort { return abort(cause, ledger, until: deadline) }
+      // While messages are under way the cluster was not asked to commit yet.
+      if requiresAbort || !ledger.isComplete { return abort(cause, ledger, until: deadline) }
       return .lost(terminal(error))
     }
   }
@@ -87,14 +91,15 @@ final class TransactionalProducer {
 
   private func abort(_ cause: LogError, _ ledger: DeliveryLedger, until deadline: Int64) -> Outcome {
     if isFatal { return .lost(terminal(cause)) }
-    // What cannot be delivered now shall not be.
-    rd_kafka_purge(client, RD_KAFKA_PURGE_F_QUEUE)
-    let deadline = max(deadline, MonotonicClock.after(milliseconds: configuration.requestTimeout))
+    let deadline = max(deadline, MonotonicClock.after(milliseconds: min(configuration.requestTimeout, configuration.commitTimeout, 5_000)))
     do throws(LogError) {
       try repeating(until: deadline, "rolling a transaction back") { left in rd_kafka_abort_transaction(client, left) }
     } catch {
-      return .lost(terminal(LogError(.failed, "\(cause.message); then \(error.message)")))
+      producer.giveUp(ledger)
+      if isFatal { return .lost(terminal(cause)) }
+      return .abandoned(LogError(cause.code, "\(cause.message); then \(error.message)"))
     }
+    producer.settle(ledger)
     return .aborted(cause)
   }
 

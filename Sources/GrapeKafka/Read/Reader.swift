@@ -301,7 +301,7 @@ final class Reader: @unchecked Sendable {
     switch error.code {
     case .busy: return  // librdkafka tries again by itself; reads have their deadlines.
     case .noSuchTopic, .noSuchPartition:
-      directory.set(partition.topic, partitions: nil)
+      directory.doubt(partition.topic)
       drop(partition, error)
       watches.fire(where: { $0 == partition })
     case .offsetOutOfRange:
