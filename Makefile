@@ -9,7 +9,7 @@ BINARY = .build/release/grape
 SWIFT_FILES = git ls-files -z '*.swift'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-unit test-python test-golden test-e2e test-examples bench bench-log format lint install clean
+.PHONY: help setup build demo test test-unit test-kafka test-python test-golden test-e2e test-examples bench bench-log format lint install clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: setup ## Runs every test; VERBOSE=1 shows what they say; GRAPE=path: end t
 
 test-unit: setup ## Runs the tests of the Swift targets
 	@python3 scripts/test.py unit $(TEST_OPTIONS)
+
+test-kafka: setup ## Runs the tests of the log on Kafka; GRAPE_KAFKA=host:port: with that cluster
+	@python3 scripts/test.py kafka $(TEST_OPTIONS)
 
 test-python: setup ## Runs the tests of the Python SDK
 	@python3 scripts/test.py python $(TEST_OPTIONS)

@@ -48,6 +48,7 @@ let package = Package(
       dependencies: ["GrapeLog", "GrapeCore", "GrapeWire", "CGrapeLinux"]),
     // The log on Apache Kafka.
     .target(name: "GrapeKafka", dependencies: ["GrapeLog", "GrapeWire", "CGrapeLinux", "CRDKafka"]),
+    .executableTarget(name: "GrapeKafkaBench", dependencies: ["GrapeKafka", "GrapeLog", "GrapeWire", "CRDKafka"]),
     .executableTarget(
       name: "GrapeCommitLogBench", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
     .target(name: "GrapeTestKit", dependencies: ["GrapeLog", "GrapeStore", "GrapeCore", "GrapeWire"]),

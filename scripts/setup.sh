@@ -36,8 +36,9 @@ missing_packages() {
     pkg-config --exists libzstd || echo libzstd-dev # compression of record batches and packages
     pkg-config --exists lmdb || echo liblmdb-dev    # state
     pkg-config --exists zlib || echo zlib1g-dev     # packages that come as .tar.gz
+    pkg-config --exists rdkafka || echo librdkafka-dev # the log on Kafka
   else
-    echo pkg-config libzstd-dev liblmdb-dev zlib1g-dev
+    echo pkg-config libzstd-dev liblmdb-dev zlib1g-dev librdkafka-dev
   fi
   has zstd || echo zstd # unpacks the data of the flights example
   if has python3; then

@@ -5,7 +5,8 @@
 
 Parts, in the order in which they run (all of them unless some are named):
 
-  unit       swift test: the Swift targets
+  unit       swift test: the Swift targets, but for the next
+  kafka      swift test: the log on Kafka, with a broker of its own; GRAPE_KAFKA=host:port names another
   python     Tests/Python: the Python SDK, without a node
   golden     record batches of ours read by kafka-python, and the other way round
   e2e        Tests/EndToEnd: real nodes and the command line; --grape names the binary, else the debug build is used
@@ -40,7 +41,8 @@ SDK = ROOT / "Sources" / "CGrapeResources" / "sdk" / "python"
 GOLDEN = ROOT / "scripts" / "golden"
 
 #: Other implementations of the record batch and of zstd, as scripts/golden/make_golden.py names them.
-VENV_PACKAGES = ("kafka-python==3.0.12", "zstandard==0.25.0")
+#: noida-db is a broker that speaks Kafka's protocol.
+VENV_PACKAGES = ("kafka-python==3.0.12", "zstandard==0.25.0", "noida-db==0.2.3")
 
 #: How long a step may take before it is ended, in seconds. Builds from nothing on two slow cores are the longest.
 BUILD_LIMIT, TEST_LIMIT = 30 * 60, 25 * 60
@@ -159,7 +161,7 @@ class Tests:
         print(f"   built in {time.monotonic() - started:.0f} s", flush=True)
 
     def needs_build(self, part: str) -> bool:
-        return part == "unit" or (part in ("golden", "e2e") and self.given_grape is None)
+        return part in ("unit", "kafka") or (part in ("golden", "e2e") and self.given_grape is None)
 
     def grape(self) -> pathlib.Path:
         if self.given_grape is not None:
@@ -168,7 +170,7 @@ class Tests:
             return self.given_grape.resolve()
         return ROOT / ".build" / "debug" / "grape"
 
-    def python_with_kafka(self) -> pathlib.Path:
+    def python_with_packages(self) -> pathlib.Path:
         """A virtual environment with the packages of VENV_PACKAGES; made once, and anew when they change."""
         python = VENV / "bin" / "python"
         stamp = VENV / "packages"
@@ -188,7 +190,12 @@ class Tests:
     # The parts
 
     def unit(self) -> Count:
-        return self.swift_tests("unit", ["--skip-build"])
+        return self.swift_tests("unit", ["--skip-build", "--skip", "GrapeKafkaTests"])
+
+    def kafka(self) -> Count:
+        if not os.environ.get("GRAPE_KAFKA") and not os.environ.get("GRAPE_NOIDA"):
+            self.python_with_packages()  # the tests find the broker in it
+        return self.swift_tests("kafka", ["--skip-build", "--filter", "GrapeKafkaTests"])
 
     def examples(self) -> Count:
         return self.swift_tests("examples", ["--package-path", ROOT / "Examples" / "flights" / "stats"])
@@ -215,7 +222,7 @@ class Tests:
         return self.unittests("python", [sys.executable], ROOT / "Tests" / "Python", {})
 
     def golden(self) -> Count:
-        python = self.python_with_kafka()
+        python = self.python_with_packages()
         count = self.unittests("golden-sdk", [python], ROOT / "Tests" / "Python", {}, pattern="test_kafka.py", may_skip=False)
         count += self.checked("golden-files", [python, GOLDEN / "read_batches.py", "--golden", ROOT / "Tests/GrapeWireTests/Golden"])
         grape = {"GRAPE": os.fspath(self.grape())}
@@ -265,6 +272,7 @@ def count_xunit(path: pathlib.Path) -> Count:
 
 PARTS: dict[str, tuple[str, Callable[[Tests], Count]]] = {
     "unit": ("Swift targets", Tests.unit),
+    "kafka": ("log on Kafka", Tests.kafka),
     "python": ("Python SDK", Tests.python),
     "golden": ("record batches beside kafka-python", Tests.golden),
     "e2e": ("end to end", Tests.e2e),

@@ -187,7 +187,7 @@ public final class KafkaEventLog: EventLog {
     completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
   ) {
     let request = Reader.Request.read(partition, offset: offset, maxBytes: maxBytes, completion: completion)
-    if !reader.ask(request) { completion(.failure(.closedLog)) }
+    if let refusal = reader.ask(request) { completion(.failure(refusal)) }
   }
 
   public func whenAvailable(
@@ -195,7 +195,7 @@ public final class KafkaEventLog: EventLog {
   ) -> WatchToken {
     let token = reader.watches.makeToken()
     let watch = Reader.Watch(id: token.id, offset: offset, notify: notify)
-    if !reader.ask(.watch(partition, watch)) { reader.watches.notify(watch) }
+    if reader.ask(.watch(partition, watch)) != nil { reader.watches.notify(watch) }
     return token
   }
 
@@ -277,7 +277,7 @@ public final class KafkaEventLog: EventLog {
     adminLane.stop {
       committer.stop {
         queryLane.stop {
-          if !reader.ask(.stop(last)) { last() }
+          if reader.ask(.stop(last)) != nil { last() }
         }
       }
     }

@@ -88,6 +88,42 @@ import Testing
     }
   }
 
+  @Test("reads that jump about get exactly what they ask for, while others append")
+  func jumps() async throws {
+    try await withLog({ $0.readAheadBytes = 1 }) { log, _ in
+      try await log.createTopic("a", configuration: TopicConfiguration(partitions: 1))
+      let each = 1_000
+      let filler = String(repeating: "x", count: 200)
+      for round in 0..<10 {
+        let values = (0..<each).map { "\(round * each + $0) \(filler)" }
+        try await log.commit(Transaction(appends: [SampleBatch.append(values, to: first)]))
+      }
+      async let appending: Void = {
+        for round in 10..<20 {
+          let values = (0..<each).map { "\(round * each + $0) \(filler)" }
+          try await log.commit(Transaction(appends: [SampleBatch.append(values, to: first)]))
+        }
+      }()
+      let seed = UInt64.random(in: 0 ... .max)
+      print("seed \(seed)")
+      var random = SeededRandom(state: seed)
+      for _ in 0..<50 {
+        var next = Int64.random(in: 0..<10_000, using: &random)
+        for _ in 0..<Int.random(in: 1...4, using: &random) {
+          let result = try await log.read(first, from: next, maxBytes: Int.random(in: 1...300_000, using: &random))
+          for batch in result.batches {
+            for record in try SampleBatch.records(in: batch) {
+              #expect(record.offset == next && record.value.hasPrefix("\(next) "), "seed \(seed)")
+              next += 1
+            }
+          }
+        }
+      }
+      try await appending
+      #expect(try await records(log, first, maxBytes: 5_000_000).count == 20 * each)
+    }
+  }
+
   @Test("records come out as they went in: keys, values, headers and times, null or empty, packed or not")
   func records() async throws {
     try await withLog { log, _ in
@@ -239,5 +275,17 @@ import Testing
       #expect("\(configuration)".contains("secret") == false)
       #expect(String(reflecting: configuration).contains("secret") == false)
     }
+  }
+}
+
+/// SplitMix64.
+struct SeededRandom: RandomNumberGenerator {
+  var state: UInt64
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
   }
 }

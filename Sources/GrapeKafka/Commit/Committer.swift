@@ -193,7 +193,7 @@ final class Committer: @unchecked Sendable {
         writePlainly([transaction])
       } else {
         let error = refusals[index] ?? KafkaError.log(failed.failure, "writing to \(partition)")
-        doubt(transaction, plain)
+        if error.code != .busy { doubt(transaction, plain) }
         transaction.completion(.failure(error))
       }
     }
@@ -291,17 +291,18 @@ final class Committer: @unchecked Sendable {
         directory.clusterName(append.partition.topic), append.partition.partition)
       last[partition] = max(last[partition] ?? -1, delivery.lastOffset)
     }
-    var error: LogError?
     do throws(LogError) {
       if !last.isEmpty { try queries.waitUntilVisible(last, until: deadline) }
-    } catch let late {
-      error = LogError(.failed, "committed, but readers may not see it yet: \(late.message)")
+    } catch {
+      // It is committed all the same; only readers may be late.
+      configuration.log?(
+        KafkaLogLine(level: 4, facility: "COMMIT", message: "committed, but not visible in time: \(error.message)"))
     }
     var place = 0
     for transaction in group {
       let deliveries = ledger.deliveries[place..<place + transaction.batches.count]
       place += transaction.batches.count
-      transaction.completion(error.map { .failure($0) } ?? .success(receipt(deliveries)))
+      transaction.completion(.success(receipt(deliveries)))
     }
   }
 }

@@ -104,10 +104,15 @@ final class TransactionalProducer {
   }
 
   private func terminal(_ error: LogError) -> LogError {
-    LogError(
-      .failed,
-      error.message + (isFenced ? ": another node has taken over the transactional id" : "")
-        + ". No more commits until the log is opened anew")
+    var message = error.message
+    var reason = [CChar](repeating: 0, count: 512)
+    switch rd_kafka_fatal_error(client, &reason, reason.count) {
+    case RD_KAFKA_RESP_ERR_NO_ERROR: break
+    case RD_KAFKA_RESP_ERR__FENCED: message += ": another node has taken over the transactional id"
+    default:
+      message += ": " + String(decoding: reason.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+    return LogError(.failed, message + ". No more commits until the log is opened anew")
   }
 
   private var requiresAbort = false
@@ -129,5 +134,4 @@ final class TransactionalProducer {
   }
 
   var isFatal: Bool { rd_kafka_fatal_error(client, nil, 0) != RD_KAFKA_RESP_ERR_NO_ERROR }
-  private var isFenced: Bool { rd_kafka_fatal_error(client, nil, 0) == RD_KAFKA_RESP_ERR__FENCED }
 }

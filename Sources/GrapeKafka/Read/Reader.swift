@@ -17,7 +17,6 @@ final class Reader: @unchecked Sendable {
       completion: @Sendable (Result<ReadResult, LogError>) -> Void)
     case watch(TopicPartition, Watch)
     case watchFound(TopicPartition, Watch, Result<PartitionBounds, LogError>)
-    case cancel(UInt64)
     case trim(TopicPartition, Int64)
     case deleted(topic: String)
     case stop(@Sendable () -> Void)
@@ -77,17 +76,27 @@ final class Reader: @unchecked Sendable {
 
   func start() { LogThread.start("kafka-read") { self.run() } }
 
-  /// False if the reader was told to stop.
+  /// Most requests from outside that wait; answers to the reader's own questions are never refused.
+  private static let limit = 100_000
+
+  /// Hands a request over, or says why not.
   @discardableResult
-  func ask(_ request: Request) -> Bool {
-    let accepted = inbox.withLock { inbox in
-      if inbox.closed { return false }
+  func ask(_ request: Request) -> LogError? {
+    let refusal = inbox.withLock { inbox -> LogError? in
+      if inbox.closed { return .closedLog }
+      switch request {
+      case .read, .watch:
+        if inbox.requests.count >= Self.limit {
+          return LogError(.busy, "\(Self.limit) reads and watches wait already: try later")
+        }
+      default: break
+      }
       inbox.requests.append(request)
       if case .stop = request { inbox.closed = true }
-      return true
+      return nil
     }
-    if accepted { wakeup.signal() }
-    return accepted
+    if refusal == nil { wakeup.signal() }
+    return refusal
   }
 
   private func run() {
@@ -118,7 +127,6 @@ final class Reader: @unchecked Sendable {
       go(on: partition, offset, maxBytes, found, completion)
     case .watch(let partition, let watch): begin(watch, on: partition)
     case .watchFound(let partition, let watch, let found): go(on: watch, partition, found)
-    case .cancel(let id): watches.cancel(id)
     case .trim(let partition, let offset): sessions[partition]?.trim(to: offset)
     case .deleted(let topic):
       for partition in sessions.keys where partition.topic == topic {
@@ -153,7 +161,7 @@ final class Reader: @unchecked Sendable {
       let found = Result { () throws(LogError) in try self.queries.bounds(of: partition) }
       let request = Request.found(
         partition, offset: offset, maxBytes: maxBytes, found, completion: completion)
-      if !self.ask(request) { completion(.failure(.closedLog)) }
+      if let refusal = self.ask(request) { completion(.failure(refusal)) }
     }
     if let refusal { completion(.failure(refusal)) }
   }
@@ -344,7 +352,7 @@ final class Reader: @unchecked Sendable {
     }
     let refusal = queries.lane.add {
       let found = Result { () throws(LogError) in try self.queries.bounds(of: partition) }
-      if !self.ask(.watchFound(partition, watch, found)) { watch.notify() }
+      if self.ask(.watchFound(partition, watch, found)) != nil { self.watches.notify(watch) }
     }
     if refusal != nil { watches.notify(watch) }
   }
