@@ -6,26 +6,27 @@ internal import GrapeLog
 public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomReflectable {
   /// `host:port`, separated by commas.
   public var bootstrapServers: String
-  /// Names this node's transactions: unique among the nodes that run at the same time, the same when the node comes back. A second
-  /// log with the same name takes over from the first, whose commits fail from then on.
+  /// Names this node's transactions: unique among the nodes that run at the same time, the same when the node comes
+  /// back. A second log with the same name takes over from the first, whose commits fail from then on.
   public var transactionalID: String
-  /// Precedes the names of all topics and groups, and the transactional id, on the cluster. May be empty; then every topic of
-  /// the cluster is seen, save those whose name begins with two underscores.
+  /// Precedes the names of all topics and groups, and the transactional id, on the cluster. May be empty; then every
+  /// topic of the cluster is seen, save those whose name begins with two underscores.
   public var namespace = ""
-  /// Any settings of librdkafka, TLS and SASL included, for all clients. Those in `KafkaConfiguration.reserved` are refused.
+  /// Any settings of librdkafka, TLS and SASL included, for all clients. Those in `KafkaConfiguration.reserved` are
+  /// refused.
   public var settings: [String: String] = [:]
   /// Copies of each partition of new topics; -1: as the brokers have it.
   public var replicationFactor: Int32 = -1
-  /// Settings that new topics get besides cleanup and retention. By default records of 64 MiB fit; clusters that allow less refuse
-  /// such topics, and need another value here.
+  /// Settings that new topics get besides cleanup and retention. By default records of 64 MiB fit; clusters that allow
+  /// less refuse such topics, and need another value here.
   public var topicSettings = ["max.message.bytes": "68157440"]
   /// How long a question to the cluster may take, milliseconds.
   public var requestTimeout = 30_000
-  /// How long a commit may take, milliseconds; from 2,000 to 900,000. Also the cluster's limit for open transactions, which
-  /// brokers bound (15 minutes by default).
+  /// How long a commit may take, milliseconds; from 2,000 to 900,000. Also the cluster's limit for open transactions,
+  /// which brokers bound (15 minutes by default).
   public var commitTimeout = 60_000
-  /// How long a commit waits for others to go with it, milliseconds. 0: not at all; those that come while another is under
-  /// way go together in any case.
+  /// How long a commit waits for others to go with it, milliseconds. 0: not at all; those that come while another is
+  /// under way go together in any case.
   public var commitInterval = 0
   /// Most bytes and transactions that go to the cluster in one commit; one transaction alone may be larger.
   public var commitBytes = 8 << 20
@@ -80,8 +81,8 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
     guard (1...900_000).contains(requestTimeout), (0..<commitTimeout).contains(commitInterval) else {
       throw LogError(
         .invalidArgument,
-        "Kafka: request timeout of \(requestTimeout) ms, commit interval of \(commitInterval) ms; must be 1 to 900,000, "
-          + "and 0 to less than the commit timeout")
+        "Kafka: request timeout of \(requestTimeout) ms, commit interval of \(commitInterval) ms; "
+          + "must be 1 to 900,000, and 0 to less than the commit timeout")
     }
     for (name, value) in [
       ("commitBytes", commitBytes), ("commitTransactions", commitTransactions), ("waitingBytes", waitingBytes),

@@ -2,10 +2,11 @@ public import GrapeLog
 internal import GrapeWire
 internal import Synchronization
 
-/// An event log on Apache Kafka. docs/kafka.md says how the contract of `EventLog` is kept, and where Kafka sets limits to it.
+/// An event log on Apache Kafka. docs/kafka.md says how the contract of `EventLog` is kept, and where Kafka sets limits
+/// to it.
 ///
-/// Threads: one commits, one reads, one asks for offsets, one administers; each blocks in librdkafka or sleeps. Completions are called
-/// on these, and sometimes before the call returns.
+/// Threads: one commits, one reads, one asks for offsets, one administers; each blocks in librdkafka or sleeps.
+/// Completions are called on these, and sometimes before the call returns.
 public final class KafkaEventLog: EventLog {
   private let configuration: KafkaConfiguration
   private let directory: TopicDirectory
@@ -23,8 +24,9 @@ public final class KafkaEventLog: EventLog {
     case closed
   }
 
-  /// Connects, and takes over from an older log with the same transactional id. Blocks, at most twice the request timeout.
-  /// Errors: `invalidArgument` for the configuration; `busy` if the cluster does not answer; `failed` if it refuses.
+  /// Connects, and takes over from an older log with the same transactional id. Blocks, at most twice the request
+  /// timeout. Errors: `invalidArgument` for the configuration; `busy` if the cluster does not answer; `failed` if it
+  /// refuses.
   public convenience init(_ configuration: KafkaConfiguration) throws(LogError) {
     try configuration.check()
     let client = try RDKafkaClient(.consumer, configuration, own: Reader.settings)

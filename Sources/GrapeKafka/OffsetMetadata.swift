@@ -1,5 +1,6 @@
-/// The notes that go with a committed offset are bytes here and text on Kafka, whose brokers bound its length in characters (4,096
-/// by default). Each byte becomes the character of that number; 0, which C strings cannot hold, becomes U+0100.
+/// The notes that go with a committed offset are bytes here and text on Kafka, whose brokers bound its length in
+/// characters (4,096 by default). Each byte becomes the character of that number; 0, which C strings cannot hold,
+/// becomes U+0100.
 enum OffsetMetadata {
   /// UTF-8.
   static func encode(_ bytes: [UInt8]) -> [UInt8] {

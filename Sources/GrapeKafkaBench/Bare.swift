@@ -18,7 +18,8 @@ struct Bare {
     if let error { fatalError(String(cString: rd_kafka_error_string(error))) }
   }
 
-  /// Writes `count` messages to the partitions in turn, in pieces of `piece`; one transaction per `transaction` messages, or none.
+  /// Writes `count` messages to the partitions in turn, in pieces of `piece`; one transaction per `transaction`
+  /// messages, or none.
   func produce(_ topic: String, partitions: Int32, count: Int, size: Int, piece: Int, transaction: Int?) {
     var settings = [
       ("enable.idempotence", "true"), ("acks", "all"), ("batch.num.messages", "1000000"),

@@ -2,8 +2,8 @@ import CGrapeLinux
 import Glibc
 import Synchronization
 
-/// A Kafka broker for the tests: the one that `GRAPE_KAFKA=host:port` names, or a process of its own on a free port, in a temporary
-/// directory, which dies with the tests whatever happens to them.
+/// A Kafka broker for the tests: the one that `GRAPE_KAFKA=host:port` names, or a process of its own on a free port, in
+/// a temporary directory, which dies with the tests whatever happens to them.
 final class Broker: Sendable {
   let address: String
 
@@ -34,8 +34,8 @@ final class Broker: Sendable {
     guard mkdtemp(&template) != nil else { throw Unavailable(description: "mkdtemp: errno \(errno)") }
     let directory = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     address = "127.0.0.1:\(port)"
-    // The shell stays between: when the tests end, however they end, its input closes, and it ends the broker and takes the
-    // directory away.
+    // The shell stays between: when the tests end, however they end, its input closes, and it ends the broker and takes
+    // the directory away.
     let script = """
       "$1" start --only kafka --kafka-port "$2" --data-dir "$3" >"$3/output" 2>&1 </dev/null &
       broker=$!

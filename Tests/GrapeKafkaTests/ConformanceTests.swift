@@ -4,8 +4,8 @@ import GrapeTestKit
 import Testing
 
 @Suite("Kafka keeps the contract of event logs", .serialized) struct ConformanceTests {
-  /// Cases that hold a log to more than the contract says, each with why Kafka does otherwise. `PromiseTests` has what holds
-  /// instead.
+  /// Cases that hold a log to more than the contract says, each with why Kafka does otherwise. `PromiseTests` has what
+  /// holds instead.
   private static let beyondTheContract = [
     "a transaction's batches get their base offsets in its order, and keep it within a partition":
       "a Kafka transaction takes an offset for its marker, so the end is not behind the last record",
@@ -24,7 +24,9 @@ import Testing
     try await promise.run(on: KafkaFixture.conformance())
   }
 
-  @Test("cases that ask for more fail as is known", .timeLimit(.minutes(1)), arguments: beyondTheContract.sorted { $0.key < $1.key })
+  @Test(
+    "cases that ask for more fail as is known", .timeLimit(.minutes(1)),
+    arguments: beyondTheContract.sorted { $0.key < $1.key })
   func knownDifference(name: String, reason: String) async throws {
     let promise = try #require(EventLogConformance.all.first { $0.name == name })
     let fixture = try KafkaFixture.conformance()

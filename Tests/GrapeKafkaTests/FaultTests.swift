@@ -67,7 +67,9 @@ import Testing
     }
   }
 
-  @Test("with all brokers down a commit fails in time as one that may be tried again, and later ones succeed", arguments: [true, false])
+  @Test(
+    "with all brokers down a commit fails in time as one that may be tried again, and later ones succeed",
+    arguments: [true, false])
   func down(plain: Bool) async throws {
     try await withCluster(commitTimeout: 2_000) { cluster, log in
       try await log.commit(transaction("before", plain: plain))

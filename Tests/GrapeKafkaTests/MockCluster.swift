@@ -2,8 +2,8 @@ import CRDKafka
 import GrapeKafka
 import GrapeLog
 
-/// Three brokers of librdkafka's own making, in this process, that fail on demand. They know no topic administration and no
-/// transaction markers.
+/// Three brokers of librdkafka's own making, in this process, that fail on demand. They know no topic administration
+/// and no transaction markers.
 final class MockCluster: @unchecked Sendable {
   private let host: OpaquePointer
   private let cluster: OpaquePointer

@@ -190,7 +190,9 @@ import Testing
     }
   }
 
-  @Test("a record larger than its topic takes is refused; what was committed along with it is not", arguments: [true, false])
+  @Test(
+    "a record larger than its topic takes is refused; what was committed along with it is not",
+    arguments: [true, false])
   func tooLarge(plainly: Bool) async throws {
     try await withLog({
       $0.appendsPlainly = plainly
@@ -238,6 +240,25 @@ import Testing
       try await log.commit(Transaction(appends: [SampleBatch.append(["last"], to: first)]))
       #expect(answers.codes == [nil, .invalidArgument, nil])
       #expect(try await records(log, first).map(\.value) == ["first", "1", "3", "last"])
+    }
+  }
+
+  @Test("a topic made anew takes commits of all kinds, whoever made it anew")
+  func madeAnew() async throws {
+    try await withLog { log, configuration in
+      var second = configuration
+      second.transactionalID = "node-2"
+      let other = try KafkaEventLog(second)
+      for deleting in [log, log, other] {
+        try await deleting.createTopic("a", configuration: TopicConfiguration(partitions: 2))
+        for _ in 0..<3 {
+          try await log.commit(
+            Transaction(appends: [SampleBatch.append(["x"], to: first), SampleBatch.append(["x"], to: self.second)]))
+        }
+        #expect(try await records(log, first).count == 3)
+        try await deleting.deleteTopic("a")
+      }
+      await other.close()
     }
   }
 

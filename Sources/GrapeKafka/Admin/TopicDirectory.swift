@@ -2,8 +2,8 @@ internal import CRDKafka
 internal import GrapeLog
 internal import Synchronization
 
-/// Which topics there are, with how many partitions: what was learnt last. Whoever finds a topic missing asks the cluster before
-/// saying so; topics that others deleted are noticed when the cluster refuses to work on them.
+/// Which topics there are, with how many partitions: what was learnt last. Whoever finds a topic missing asks the
+/// cluster before saying so; topics that others deleted are noticed when the cluster refuses to work on them.
 final class TopicDirectory: Sendable {
   private struct Entry {
     var partitions: Int32
@@ -62,8 +62,8 @@ final class TopicDirectory: Sendable {
     return found
   }
 
-  /// Checks that a partition exists. Blocks if it is not known to. Errors: `noSuchTopic`, `noSuchPartition`, or why the cluster
-  /// cannot tell.
+  /// Checks that a partition exists. Blocks if it is not known to. Errors: `noSuchTopic`, `noSuchPartition`, or why the
+  /// cluster cannot tell.
   func check(_ partition: TopicPartition, timeout: Int? = nil) throws(LogError) {
     if knows(partition) { return }
     // A name that no topic can have: brokers would call it an invalid question.

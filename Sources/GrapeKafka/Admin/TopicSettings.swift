@@ -2,9 +2,9 @@ internal import GrapeLog
 
 /// A topic's configuration in Kafka's terms.
 enum TopicSettings {
-  /// Kafka drops by age and size whether consumed or not, so `dropsUnconsumed` changes nothing there; it is kept so that the
-  /// configuration reads back as it was given. The settings of a topic are the one place that comes and goes with it, so it
-  /// rides on one that tolerates it: a millisecond in the delay before files are deleted.
+  /// Kafka drops by age and size whether consumed or not, so `dropsUnconsumed` changes nothing there; it is kept so
+  /// that the configuration reads back as it was given. The settings of a topic are the one place that comes and goes
+  /// with it, so it rides on one that tolerates it: a millisecond in the delay before files are deleted.
   private static let carrier = "file.delete.delay.ms"
   private static let drops = "60001"
   private static let spares = "60000"

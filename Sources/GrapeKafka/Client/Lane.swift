@@ -54,8 +54,8 @@ final class Lane: Sendable {
     wakeup.signal()
   }
 
-  /// Tries `body` until it gives a value, waiting longer each time. Only on the lane. Errors: those of `body` that trying again
-  /// does not help against; `busy` with the last of the others at the deadline.
+  /// Tries `body` until it gives a value, waiting longer each time. Only on the lane. Errors: those of `body` that
+  /// trying again does not help against; `busy` with the last of the others at the deadline.
   func retrying<Value>(
     until deadline: Int64, _ doing: String, _ body: (Int) throws(LogError) -> Value?
   ) throws(LogError) -> Value {

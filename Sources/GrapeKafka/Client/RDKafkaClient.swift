@@ -2,8 +2,8 @@ internal import CRDKafka
 internal import GrapeLog
 internal import Glibc
 
-/// One librdkafka client. It lives until its last user has let go of it: topics and queues hold on to it, so that they are
-/// destroyed before it, as librdkafka demands.
+/// One librdkafka client. It lives until its last user has let go of it: topics and queues hold on to it, so that they
+/// are destroyed before it, as librdkafka demands.
 ///
 /// `@unchecked Sendable`: the pointer never changes, and librdkafka's calls on clients may be made from any thread.
 final class RDKafkaClient: @unchecked Sendable {
@@ -98,8 +98,8 @@ final class RDKafkaTopic: @unchecked Sendable {
 
   deinit { rd_kafka_topic_destroy(pointer) }
 
-  /// Asks the cluster, and with that tells the client, how many partitions the topic has; nil: there is no such topic. Blocks.
-  /// `isReady` is false while a partition has no leader.
+  /// Asks the cluster, and with that tells the client, how many partitions the topic has; nil: there is no such topic.
+  /// Blocks. `isReady` is false while a partition has no leader.
   func refresh(_ name: String, timeout: Int) throws(LogError) -> (partitions: Int32, isReady: Bool)? {
     var metadata: UnsafePointer<rd_kafka_metadata>?
     let code = rd_kafka_metadata(client.pointer, 0, pointer, &metadata, Int32(timeout))

@@ -1,8 +1,8 @@
 internal import CGrapeLinux
 internal import Glibc
 
-/// What one thread sleeps on: woken by other threads, and by librdkafka through its descriptor. A signal that comes while the
-/// thread is busy is kept.
+/// What one thread sleeps on: woken by other threads, and by librdkafka through its descriptor. A signal that comes
+/// while the thread is busy is kept.
 ///
 /// `@unchecked Sendable`: the descriptor never changes.
 final class Wakeup: @unchecked Sendable {

@@ -6,17 +6,17 @@ internal import GrapeWire
 ///
 /// `@unchecked Sendable`: everything but the queue is used by that thread alone.
 final class Committer: @unchecked Sendable {
-  private let queue: CommitQueue
-  private let configuration: KafkaConfiguration
-  private let directory: TopicDirectory
-  private let queries: PartitionQueries
-  private var transactional: TransactionalProducer
-  private var plain: Producer
-  private var grouping: CommitGrouping
+  let queue: CommitQueue
+  let configuration: KafkaConfiguration
+  let directory: TopicDirectory
+  let queries: PartitionQueries
+  var transactional: TransactionalProducer
+  var plain: Producer
+  var grouping: CommitGrouping
   /// Why the log takes no more commits.
-  private var failure: LogError?
+  var failure: LogError?
   /// Memory that a lost producer may still read from; it goes with the committer, after the producer.
-  private var lost: [PreparedTransaction] = []
+  var lost: [PreparedTransaction] = []
 
   /// Opens the producers and takes the transactional id over. Blocks.
   init(
@@ -36,7 +36,7 @@ final class Committer: @unchecked Sendable {
   }
 
   /// Sends nothing before it is flushed, so that what is queued together goes in one set of messages per partition.
-  private static func makePlain(_ configuration: KafkaConfiguration) throws(LogError) -> Producer {
+  static func makePlain(_ configuration: KafkaConfiguration) throws(LogError) -> Producer {
     try Producer(configuration, own: [("linger.ms", String(configuration.commitTimeout - 1_000))])
   }
 
@@ -52,7 +52,7 @@ final class Committer: @unchecked Sendable {
 
   func start() { LogThread.start("kafka-commit") { self.run() } }
 
-  private var ended: (@Sendable () -> Void)?
+  var ended: (@Sendable () -> Void)?
 
   /// Finishes what was accepted, then calls `last` on the committer's thread.
   func stop(last: @escaping @Sendable () -> Void) {
@@ -61,7 +61,7 @@ final class Committer: @unchecked Sendable {
     queue.close()
   }
 
-  private func run() {
+  func run() {
     while true {
       let work = queue.take(
         bytes: configuration.commitBytes, count: configuration.commitTransactions,
@@ -76,7 +76,7 @@ final class Committer: @unchecked Sendable {
     }
   }
 
-  private func handle(_ entries: [CommitQueue.Entry]) {
+  func handle(_ entries: [CommitQueue.Entry]) {
     var waiting: [PreparedTransaction] = []
     for entry in entries {
       switch entry {
@@ -98,7 +98,7 @@ final class Committer: @unchecked Sendable {
     write(waiting)
   }
 
-  private func prepare(_ waiting: CommitQueue.Waiting) throws(LogError) -> PreparedTransaction {
+  func prepare(_ waiting: CommitQueue.Waiting) throws(LogError) -> PreparedTransaction {
     try waiting.transaction.check()
     if let failure { throw failure }
     for append in waiting.transaction.appends { try directory.check(append.partition) }
@@ -106,14 +106,23 @@ final class Committer: @unchecked Sendable {
     return try PreparedTransaction(waiting, unpackedLimit: configuration.unpackedBatchBytes)
   }
 
-  private func forgetNow(_ clusterName: String) {
+  func forgetNow(_ clusterName: String) {
     transactional.producer.forget(clusterName)
-    guard plain.hasWritten(to: clusterName) else { return }
-    // A partition made anew does not know the sequence numbers of the old one; a new producer begins at 0.
-    renewPlain()
+    // A partition made anew may not know the sequence numbers of the old one; a new producer begins at 0. (The
+    // transactional one is only replaced once a broker complains: a new one takes the transactional id over, whoever
+    // has it now.)
+    if plain.hasWritten(to: clusterName) { renewPlain() }
   }
 
-  private func renewPlain() {
+  func renewTransactional() {
+    do throws(LogError) {
+      transactional = try TransactionalProducer(configuration)
+    } catch {
+      failure = error
+    }
+  }
+
+  func renewPlain() {
     do throws(LogError) {
       plain = try Self.makePlain(configuration)
     } catch {
@@ -121,7 +130,7 @@ final class Committer: @unchecked Sendable {
     }
   }
 
-  private func write(_ waiting: [PreparedTransaction]) {
+  func write(_ waiting: [PreparedTransaction]) {
     var rest = waiting[...]
     while !rest.isEmpty {
       let (count, kind) = grouping.next(rest)
@@ -142,7 +151,7 @@ final class Committer: @unchecked Sendable {
 
   // MARK: one set of messages per partition
 
-  private func writePlainly(_ group: [PreparedTransaction]) {
+  func writePlainly(_ group: [PreparedTransaction]) {
     let deadline = MonotonicClock.after(milliseconds: configuration.commitTimeout + 1_000)
     let ledger = DeliveryLedger(appends: group.reduce(0) { $0 + $1.batches.count })
     plain.client.ledger = ledger
@@ -166,7 +175,7 @@ final class Committer: @unchecked Sendable {
     if rd_kafka_fatal_error(plain.client.pointer, nil, 0) != RD_KAFKA_RESP_ERR_NO_ERROR { renewPlain() }
   }
 
-  private func answerPlain(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, _ refusals: [Int: LogError]) {
+  func answerPlain(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, _ refusals: [Int: LogError]) {
     var place = 0
     for (index, transaction) in group.enumerated() {
       let deliveries = ledger.deliveries[place..<place + transaction.batches.count]
@@ -199,11 +208,11 @@ final class Committer: @unchecked Sendable {
     }
   }
 
-  private func receipt(_ deliveries: some Sequence<DeliveryLedger.Delivery>) -> CommitReceipt {
+  func receipt(_ deliveries: some Sequence<DeliveryLedger.Delivery>) -> CommitReceipt {
     CommitReceipt(durability: .disk, baseOffsets: deliveries.map(\.baseOffset))
   }
 
-  private func produce(
+  func produce(
     _ transaction: PreparedTransaction, with producer: Producer, _ ledger: DeliveryLedger, _ place: inout Int,
     deadline: Int64
   ) throws(LogError) {
@@ -213,96 +222,6 @@ final class Committer: @unchecked Sendable {
       try producer.produce(
         transaction.batches[index], to: directory.clusterName(append.partition.topic), append.partition.partition,
         ledger, first + index, deadline: deadline)
-    }
-  }
-
-  // MARK: one Kafka transaction
-
-  private func writeTransaction(_ group: [PreparedTransaction]) {
-    writeTransaction(group, until: MonotonicClock.after(milliseconds: configuration.commitTimeout))
-  }
-
-  private func writeTransaction(_ group: [PreparedTransaction], until deadline: Int64) {
-    let ledger = DeliveryLedger(appends: group.reduce(0) { $0 + $1.batches.count })
-    let producer = transactional.producer
-    producer.client.ledger = ledger
-    // Kept where reports may still come.
-    defer { if ledger.isComplete { producer.client.ledger = nil } }
-    let outcome = transactional.run(ledger, until: deadline, offsets: offsets(of: group)) { () throws(LogError) in
-      var place = 0
-      for transaction in group { try produce(transaction, with: producer, ledger, &place, deadline: deadline) }
-    }
-    switch outcome {
-    case .committed: answer(group, ledger, visibleBy: deadline)
-    case .aborted(let error):
-      if error.code == .busy, MonotonicClock.now < deadline {
-        // Also how librdkafka 2.0.2 gets over a message that was refused before: its next transaction fails for sequence
-        // numbers that were skipped, and the one after that has new ones.
-        writeTransaction(group, until: deadline)
-      } else if error.code == .busy {
-        for transaction in group { transaction.completion(.failure(error)) }
-      } else if group.count == 1 {
-        doubt(group[0], transactional.producer)
-        group[0].completion(.failure(error))
-      } else {
-        // One of them is at fault, and only it shall fail.
-        for transaction in group {
-          if let failure { transaction.completion(.failure(failure)) } else { writeTransaction([transaction]) }
-        }
-      }
-    case .abandoned(let error):
-      // Another producer rolls back what this one left, once the cluster is there again.
-      do throws(LogError) {
-        transactional = try TransactionalProducer(configuration)
-      } catch {
-        failure = error
-      }
-      for transaction in group { transaction.completion(.failure(error)) }
-    case .lost(let error):
-      failure = error
-      lost = group
-      for transaction in group { transaction.completion(.failure(error)) }
-    }
-  }
-
-  /// Has both ask the cluster again about the topics of a transaction that was refused: librdkafka remembers some refusals.
-  private func doubt(_ transaction: PreparedTransaction, _ producer: Producer) {
-    for append in transaction.transaction.appends {
-      directory.doubt(append.partition.topic)
-      producer.forget(directory.clusterName(append.partition.topic))
-    }
-  }
-
-  private func offsets(of group: [PreparedTransaction]) -> [String: [TopicPartition: CommittedOffset]] {
-    var offsets: [String: [TopicPartition: CommittedOffset]] = [:]
-    for commit in group.lazy.flatMap(\.transaction.offsets) {
-      let partition = TopicPartition(
-        directory.clusterName(commit.partition.topic), commit.partition.partition)
-      offsets[configuration.namespace + commit.group, default: [:]][partition] = commit.committed
-    }
-    return offsets
-  }
-
-  /// Brokers answer before the markers that make a transaction visible are written everywhere; a receipt promises more.
-  private func answer(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, visibleBy deadline: Int64) {
-    var last: [TopicPartition: Int64] = [:]
-    for (append, delivery) in zip(group.lazy.flatMap(\.transaction.appends), ledger.deliveries) {
-      let partition = TopicPartition(
-        directory.clusterName(append.partition.topic), append.partition.partition)
-      last[partition] = max(last[partition] ?? -1, delivery.lastOffset)
-    }
-    do throws(LogError) {
-      if !last.isEmpty { try queries.waitUntilVisible(last, until: deadline) }
-    } catch {
-      // It is committed all the same; only readers may be late.
-      configuration.log?(
-        KafkaLogLine(level: 4, facility: "COMMIT", message: "committed, but not visible in time: \(error.message)"))
-    }
-    var place = 0
-    for transaction in group {
-      let deliveries = ledger.deliveries[place..<place + transaction.batches.count]
-      place += transaction.batches.count
-      transaction.completion(.success(receipt(deliveries)))
     }
   }
 }

@@ -1,7 +1,8 @@
 internal import CRDKafka
 internal import GrapeLog
 
-/// What became of the messages of one commit: delivery reports, counted per append. Confined to the thread that polls the producer.
+/// What became of the messages of one commit: delivery reports, counted per append. Confined to the thread that polls
+/// the producer.
 final class DeliveryLedger {
   struct Delivery {
     /// Messages handed to librdkafka and not reported on yet.

@@ -45,7 +45,8 @@ final class Producer {
     return topic
   }
 
-  /// Queues the records of one append; their memory must stay until they are reported on. `ledger` counts under `place`.
+  /// Queues the records of one append; their memory must stay until they are reported on. `ledger` counts under
+  /// `place`.
   func produce(
     _ batch: UnpackedBatch, to clusterName: String, _ partition: Int32, _ ledger: DeliveryLedger, _ place: Int,
     deadline: Int64
@@ -114,8 +115,8 @@ final class Producer {
     settle(ledger)
   }
 
-  /// Waits for reports that are due at once: nothing is queued or under way any more. One that came later would be taken for one
-  /// on the next commit.
+  /// Waits for reports that are due at once: nothing is queued or under way any more. One that came later would be
+  /// taken for one on the next commit.
   func settle(_ ledger: DeliveryLedger) {
     let deadline = MonotonicClock.after(milliseconds: 5_000)
     while !ledger.isComplete && MonotonicClock.now < deadline { rd_kafka_poll(client.pointer, 100) }

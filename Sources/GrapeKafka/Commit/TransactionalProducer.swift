@@ -29,7 +29,8 @@ final class TransactionalProducer {
       ])
   }
 
-  /// Takes over from an older producer of the same transactional id: what it had under way is rolled back, and it can commit no more.
+  /// Takes over from an older producer of the same transactional id: what it had under way is rolled back, and it can
+  /// commit no more.
   func initialise(until deadline: Int64) throws(LogError) {
     if isInitialised { return }
     try repeating(until: deadline, "taking over the transactional id") { left in
@@ -66,7 +67,10 @@ final class TransactionalProducer {
       // The cause is what the broker said of a message, if it said anything.
       let cause = ledger.firstFailure.map { KafkaError.log($0, "writing a transaction") } ?? error
       // While messages are under way the cluster was not asked to commit yet.
-      if requiresAbort || !ledger.isComplete { return abort(cause, ledger, until: deadline) }
+      // Nor with messages that failed.
+      if requiresAbort || !ledger.isComplete || ledger.firstFailure != nil {
+        return abort(cause, ledger, until: deadline)
+      }
       return .lost(terminal(error))
     }
   }
@@ -90,17 +94,27 @@ final class TransactionalProducer {
   }
 
   private func abort(_ cause: LogError, _ ledger: DeliveryLedger, until deadline: Int64) -> Outcome {
-    if isFatal { return .lost(terminal(cause)) }
-    let deadline = max(deadline, MonotonicClock.after(milliseconds: min(configuration.requestTimeout, configuration.commitTimeout, 5_000)))
+    if isFatal { return giveUp(cause, ledger) }
+    let deadline = max(
+      deadline,
+      MonotonicClock.after(milliseconds: min(configuration.requestTimeout, configuration.commitTimeout, 5_000)))
     do throws(LogError) {
       try repeating(until: deadline, "rolling a transaction back") { left in rd_kafka_abort_transaction(client, left) }
     } catch {
-      producer.giveUp(ledger)
-      if isFatal { return .lost(terminal(cause)) }
-      return .abandoned(LogError(cause.code, "\(cause.message); then \(error.message)"))
+      return giveUp(LogError(cause.code, "\(cause.message); then \(error.message)"), ledger)
     }
     producer.settle(ledger)
     return .aborted(cause)
+  }
+
+  /// The transaction was not committed and cannot be rolled back by this producer.
+  private func giveUp(_ cause: LogError, _ ledger: DeliveryLedger) -> Outcome {
+    producer.giveUp(ledger)
+    let fatal = rd_kafka_fatal_error(client, nil, 0)
+    if fatal == RD_KAFKA_RESP_ERR__FENCED { return .lost(terminal(cause)) }
+    // With another producer the same may well succeed, as after a topic was made anew, whose broker does not know the
+    // old sequence numbers.
+    return .abandoned(fatal == RD_KAFKA_RESP_ERR_NO_ERROR ? cause : LogError(.busy, terminal(cause).message))
   }
 
   private func terminal(_ error: LogError) -> LogError {
@@ -112,7 +126,7 @@ final class TransactionalProducer {
     default:
       message += ": " + String(decoding: reason.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
-    return LogError(.failed, message + ". No more commits until the log is opened anew")
+    return LogError(.failed, message)
   }
 
   private var requiresAbort = false

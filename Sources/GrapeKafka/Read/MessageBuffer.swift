@@ -47,8 +47,8 @@ struct MessageBuffer: ~Copyable {
 
   mutating func removeAll() { drop(before: .max) }
 
-  /// Makes record batches of the first messages, as many as fit `maxBytes`, at least one message, and forgets them. A batch ends
-  /// where offsets have a gap. `scratch` is memory to work in.
+  /// Makes record batches of the first messages, as many as fit `maxBytes`, at least one message, and forgets them. A
+  /// batch ends where offsets have a gap. `scratch` is memory to work in.
   mutating func takeBatches(maxBytes: Int, scratch: inout ByteWriter) -> [LogBatch] {
     var batches: [LogBatch] = []
     var total = 0

@@ -1,7 +1,8 @@
 internal import CRDKafka
 internal import GrapeLog
 
-/// One partition that is being read: where librdkafka fetches, and what it has fetched. Confined to the reader's thread.
+/// One partition that is being read: where librdkafka fetches, and what it has fetched. Confined to the reader's
+/// thread.
 final class PartitionSession {
   struct PendingRead {
     let offset: Int64

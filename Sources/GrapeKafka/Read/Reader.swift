@@ -28,33 +28,34 @@ final class Reader: @unchecked Sendable {
     let notify: @Sendable () -> Void
   }
 
-  private struct Inbox {
+  struct Inbox {
     var requests: [Request] = []
     var closed = false
   }
 
-  private struct Key: Hashable {
+  struct Key: Hashable {
     let topic: OpaquePointer
     let partition: Int32
   }
 
-  private let inbox = Mutex(Inbox())
-  private let wakeup = Wakeup()
-  private let client: RDKafkaClient
-  private let queue: RDKafkaQueue
-  private let configuration: KafkaConfiguration
-  private let directory: TopicDirectory
-  private let queries: PartitionQueries
+  let inbox = Mutex(Inbox())
+  let wakeup = Wakeup()
+  let client: RDKafkaClient
+  let queue: RDKafkaQueue
+  let configuration: KafkaConfiguration
+  let directory: TopicDirectory
+  let queries: PartitionQueries
   let watches = WatchTable()
 
-  private var sessions: [TopicPartition: PartitionSession] = [:]
-  private var byKey: [Key: PartitionSession] = [:]
-  private var scratch = ByteWriter(capacity: 256)
-  private var received = [UnsafeMutablePointer<rd_kafka_message_t>?](repeating: nil, count: 1_024)
-  private var nextSweep: Int64 = 0
+  var sessions: [TopicPartition: PartitionSession] = [:]
+  var byKey: [Key: PartitionSession] = [:]
+  var scratch = ByteWriter(capacity: 256)
+  let received = UnsafeMutableBufferPointer<UnsafeMutablePointer<rd_kafka_message_t>?>.allocate(
+    capacity: 1_024)
+  var nextSweep: Int64 = 0
   /// Sessions that nobody uses for so long end, nanoseconds.
-  private static let idleTime: Int64 = 60_000_000_000
-  private static let sweepTime: Int64 = 1_000_000_000
+  static let idleTime: Int64 = 60_000_000_000
+  static let sweepTime: Int64 = 1_000_000_000
 
   init(
     _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ queries: PartitionQueries
@@ -69,6 +70,8 @@ final class Reader: @unchecked Sendable {
     rd_kafka_queue_io_event_enable(queue.pointer, wakeup.descriptor, &one, 8)
   }
 
+  deinit { received.deallocate() }
+
   static let settings = [
     ("isolation.level", "read_committed"), ("enable.partition.eof", "true"), ("auto.offset.reset", "error"),
     ("allow.auto.create.topics", "false"), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"),
@@ -77,7 +80,7 @@ final class Reader: @unchecked Sendable {
   func start() { LogThread.start("kafka-read") { self.run() } }
 
   /// Most requests from outside that wait; answers to the reader's own questions are never refused.
-  private static let limit = 100_000
+  static let limit = 100_000
 
   /// Hands a request over, or says why not.
   @discardableResult
@@ -99,7 +102,7 @@ final class Reader: @unchecked Sendable {
     return refusal
   }
 
-  private func run() {
+  func run() {
     while true {
       let requests = inbox.withLock { inbox in
         defer { inbox.requests = [] }
@@ -119,7 +122,7 @@ final class Reader: @unchecked Sendable {
     }
   }
 
-  private func handle(_ request: Request) {
+  func handle(_ request: Request) {
     switch request {
     case .read(let partition, let offset, let maxBytes, let completion):
       read(partition, offset, maxBytes, completion)
@@ -137,7 +140,7 @@ final class Reader: @unchecked Sendable {
     }
   }
 
-  private func end() {
+  func end() {
     for partition in Array(sessions.keys) { drop(partition, .closedLog) }
     watches.fire(where: { _ in true })
     rd_kafka_queue_io_event_enable(queue.pointer, -1, nil, 0)
@@ -145,7 +148,7 @@ final class Reader: @unchecked Sendable {
 
   // MARK: reads
 
-  private func read(
+  func read(
     _ partition: TopicPartition, _ offset: Int64, _ maxBytes: Int,
     _ completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
   ) {
@@ -166,7 +169,7 @@ final class Reader: @unchecked Sendable {
     if let refusal { completion(.failure(refusal)) }
   }
 
-  private func go(
+  func go(
     on partition: TopicPartition, _ offset: Int64, _ maxBytes: Int, _ found: Result<PartitionBounds, LogError>,
     _ completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
   ) {
@@ -194,7 +197,7 @@ final class Reader: @unchecked Sendable {
   }
 
   /// Answers what can be answered of a session's reads, in order, and sees to it that the next will be.
-  private func serve(_ session: PartitionSession) {
+  func serve(_ session: PartitionSession) {
     session.lastUsed = MonotonicClock.now
     while let read = session.reads.first {
       do throws(LogError) {
@@ -220,7 +223,7 @@ final class Reader: @unchecked Sendable {
     }
   }
 
-  private func take(_ session: PartitionSession, _ maxBytes: Int) -> ReadResult {
+  func take(_ session: PartitionSession, _ maxBytes: Int) -> ReadResult {
     session.lastUsed = MonotonicClock.now
     let batches = session.buffer.takeBatches(maxBytes: maxBytes, scratch: &scratch)
     session.noteTaken(batches)
@@ -228,7 +231,7 @@ final class Reader: @unchecked Sendable {
     return ReadResult(batches: batches, bounds: PartitionBounds(start: session.start, end: session.end))
   }
 
-  private func resume(_ session: PartitionSession) {
+  func resume(_ session: PartitionSession) {
     do throws(LogError) {
       try session.resume()
     } catch {
@@ -237,139 +240,5 @@ final class Reader: @unchecked Sendable {
   }
 
   /// Bytes that each session may read ahead.
-  private var readAhead: Int { max(1 << 20, configuration.readAheadBytes / max(1, sessions.count)) }
-
-  // MARK: sessions
-
-  private func session(for partition: TopicPartition) throws(LogError) -> PartitionSession {
-    if let session = sessions[partition] { return session }
-    let topic = try RDKafkaTopic(client, directory.clusterName(partition.topic))
-    let session = PartitionSession(partition, topic, queue)
-    sessions[partition] = session
-    byKey[Key(topic: topic.pointer, partition: partition.partition)] = session
-    return session
-  }
-
-  private func drop(_ partition: TopicPartition, _ error: LogError) {
-    guard let session = sessions.removeValue(forKey: partition) else { return }
-    byKey[Key(topic: session.topic.pointer, partition: partition.partition)] = nil
-    session.stop()
-    for read in session.reads { read.completion(.failure(error)) }
-    session.reads = []
-  }
-
-  /// Takes what librdkafka has. False if it had nothing.
-  private func drain() -> Bool {
-    var touched: [TopicPartition: PartitionSession] = [:]
-    var any = false
-    while true {
-      let count = rd_kafka_consume_batch_queue(queue.pointer, 0, &received, received.count)
-      if count <= 0 { break }
-      any = true
-      var last: (key: Key, session: PartitionSession)?
-      for place in 0..<count {
-        guard let message = received[place] else { continue }
-        let key = Key(topic: message.pointee.rkt, partition: message.pointee.partition)
-        if last?.key != key { last = byKey[key].map { (key, $0) } }
-        guard let session = last?.session else {
-          rd_kafka_message_destroy(message)
-          continue
-        }
-        touched[session.partition] = session
-        if message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
-          session.receive(message)
-        } else {
-          handleError(message, session)
-          last = nil
-        }
-      }
-      if touched.values.contains(where: { $0.buffer.bytes > readAhead }) { break }
-    }
-    for session in touched.values where sessions[session.partition] === session { settle(session) }
-    return any
-  }
-
-  private func settle(_ session: PartitionSession) {
-    serve(session)
-    watches.fire(session.partition, end: session.end)
-    if session.isFetching && session.buffer.bytes > readAhead {
-      session.stop()
-      // Watches behind what fits cannot be told by this session.
-      for watch in watches.take(session.partition) { begin(watch, on: session.partition) }
-    }
-  }
-
-  private func handleError(_ message: MessageBuffer.Message, _ session: PartitionSession) {
-    let code = message.pointee.err
-    let offset = message.pointee.offset
-    rd_kafka_message_destroy(message)
-    if code == RD_KAFKA_RESP_ERR__PARTITION_EOF { return session.reachedEnd(offset) }
-    let partition = session.partition
-    let error = KafkaError.log(code, "reading \(partition)")
-    switch error.code {
-    case .busy: return  // librdkafka tries again by itself; reads have their deadlines.
-    case .noSuchTopic, .noSuchPartition:
-      directory.doubt(partition.topic)
-      drop(partition, error)
-      watches.fire(where: { $0 == partition })
-    case .offsetOutOfRange:
-      // What was to be read is gone: those who wait ask anew and are told where the partition begins.
-      let reads = session.reads
-      session.reads = []
-      drop(partition, error)
-      for read in reads { self.read(partition, read.offset, read.maxBytes, read.completion) }
-      for watch in watches.take(partition) { begin(watch, on: partition) }
-    default:
-      drop(partition, error)
-      for watch in watches.take(partition) { begin(watch, on: partition) }
-    }
-  }
-
-  /// Ends reads whose time is over and sessions that nobody uses.
-  private func sweep() {
-    let now = MonotonicClock.now
-    nextSweep = now + Self.sweepTime
-    for (partition, session) in sessions {
-      let late = session.reads.filter { $0.deadline <= now }
-      if !late.isEmpty {
-        session.reads.removeAll { $0.deadline <= now }
-        let error = KafkaError.log(RD_KAFKA_RESP_ERR__TIMED_OUT, "reading \(partition)")
-        for read in late { read.completion(.failure(error)) }
-      }
-      if session.reads.isEmpty && !watches.has(partition) && session.lastUsed + Self.idleTime < now {
-        drop(partition, .closedLog)
-      }
-    }
-  }
-
-  // MARK: watches
-
-  private func begin(_ watch: Watch, on partition: TopicPartition) {
-    if watches.isCancelled(watch.id) { return }
-    if let session = sessions[partition] {
-      if session.end > watch.offset { return watches.notify(watch) }
-      if session.isFetching { return watches.add(watch, on: partition) }
-    }
-    let refusal = queries.lane.add {
-      let found = Result { () throws(LogError) in try self.queries.bounds(of: partition) }
-      if self.ask(.watchFound(partition, watch, found)) != nil { self.watches.notify(watch) }
-    }
-    if refusal != nil { watches.notify(watch) }
-  }
-
-  private func go(on watch: Watch, _ partition: TopicPartition, _ found: Result<PartitionBounds, LogError>) {
-    do throws(LogError) {
-      let bounds = try found.get()
-      let session = try session(for: partition)
-      session.start = bounds.start
-      session.end = max(session.end, bounds.end)
-      if session.end > watch.offset { return watches.notify(watch) }
-      if !session.isFetching { try session.begin(at: bounds.end) }
-      session.lastUsed = MonotonicClock.now
-      watches.add(watch, on: partition)
-    } catch {
-      // Whoever watches will read, and be told what is wrong.
-      watches.notify(watch)
-    }
-  }
+  var readAhead: Int { max(1 << 20, configuration.readAheadBytes / max(1, sessions.count)) }
 }

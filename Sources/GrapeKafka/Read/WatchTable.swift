@@ -1,8 +1,8 @@
 internal import GrapeLog
 internal import Synchronization
 
-/// Watches that wait for the end of a partition to move. Tokens are given and cancelled on any thread; the rest is for the
-/// reader's thread.
+/// Watches that wait for the end of a partition to move. Tokens are given and cancelled on any thread; the rest is for
+/// the reader's thread.
 final class WatchTable: Sendable {
   private struct State {
     var lastID: UInt64 = 0
