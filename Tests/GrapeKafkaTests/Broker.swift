@@ -37,11 +37,12 @@ final class Broker: Sendable {
     // The shell stays between: when the tests end, however they end, its input closes, and it ends the broker and takes
     // the directory away.
     let script = """
+      trap : TERM
       "$1" start --only kafka --kafka-port "$2" --data-dir "$3" >"$3/output" 2>&1 </dev/null &
       broker=$!
       read -r line
-      kill "$broker" 2>/dev/null
-      wait "$broker" 2>/dev/null
+      kill -- -$$
+      wait "$broker"
       rm -rf "$3"
       """
     try Self.spawn(["/bin/sh", "-c", script, "sh", program, String(port), directory])
@@ -86,10 +87,23 @@ final class Broker: Sendable {
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_adddup2(&actions, pipe[0], 0)
+    // A group of its own, and signals as a program expects them: threads of tests have them blocked.
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    sigemptyset(&none)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    var all = sigset_t()
+    sigfillset(&all)
+    posix_spawnattr_setsigdefault(&attributes, &all)
+    posix_spawnattr_setpgroup(&attributes, 0)
+    posix_spawnattr_setflags(
+      &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP))
     var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
     defer { for argument in arguments { free(argument) } }
     var child = pid_t()
-    let result = posix_spawn(&child, words[0], &actions, nil, &arguments, environ)
+    let result = posix_spawn(&child, words[0], &actions, &attributes, &arguments, environ)
     close(pipe[0])
     guard result == 0 else { throw Unavailable(description: "posix_spawn: error \(result)") }
   }
