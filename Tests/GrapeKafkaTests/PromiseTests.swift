@@ -2,6 +2,7 @@ import GrapeKafka
 import GrapeLog
 import GrapeTestKit
 import GrapeWire
+import Synchronization
 import Testing
 
 @Suite("What Kafka keeps in its own way", .serialized, .timeLimit(.minutes(1))) struct PromiseTests {
@@ -122,6 +123,34 @@ import Testing
       try await appending
       #expect(try await records(log, first, maxBytes: 5_000_000).count == 20 * each)
     }
+  }
+
+  @Test(
+    "what is appended plainly goes in one set of messages, as much as goes together",
+    arguments: [(7, 100), (3, 100_000)])
+  func wholeSets(records: Int, size: Int) async throws {
+    // What librdkafka says of each set that it sends.
+    let sets = Mutex<[Int]>([])
+    try await withLog({
+      $0.settings = ["debug": "msg"]
+      $0.log = { line in
+        guard let match = line.message.firstMatch(of: #/MessageSet with (\d+) message/#), let count = Int(match.1)
+        else { return }
+        sets.withLock { $0.append(count) }
+      }
+    }) { log, _ in
+      try await log.createTopic("a", configuration: TopicConfiguration(partitions: 2))
+      let values = (0..<records).map { "\($0)" + String(repeating: "x", count: size) }
+      let answers = Answers()
+      for number in 0..<200 {
+        let partition = TopicPartition("a", Int32(number % 2))
+        log.commit(Transaction(appends: [SampleBatch.append(values, to: partition)])) { answers.add($0, number) }
+      }
+      try await log.commit(Transaction(appends: [SampleBatch.append(values, to: first)]))
+      #expect(answers.codes == [LogError.Code?](repeating: nil, count: 200))
+    }
+    let counts = sets.withLock { $0 }
+    #expect(counts.allSatisfy { $0 % records == 0 } && counts.contains { $0 > records }, "\(counts)")
   }
 
   @Test("records come out as they went in: keys, values, headers and times, null or empty, packed or not")
