@@ -68,7 +68,10 @@ final class Committer: @unchecked Sendable {
         interval: Int64(configuration.commitInterval) * 1_000_000)
       switch work {
       case .end:
-        ended?()
+        // Let go of: it may hold on to the log, and that to the committer.
+        let last = ended
+        ended = nil
+        last?()
         return
       case .nothing(let until): queue.wakeup.wait(until: until)
       case .entries(let entries): handle(entries)
