@@ -91,7 +91,8 @@ func report(_ what: String, of count: Int, _ bare: Spent, _ grape: Spent) {
   let cost = { (spent: Spent) in spent.processors * 1e6 / Double(count) }
   print(
     String(
-      format: "%@: librdkafka %.0f, grape %.0f thousand messages a second, ratio %.2f; processors %.0f and %.0f ns, ratio %.2f",
+      format: "%@: librdkafka %.0f, grape %.0f thousand messages a second, ratio %.2f; "
+        + "processors %.0f and %.0f ns, ratio %.2f",
       what, rate(bare), rate(grape), rate(grape) / rate(bare), cost(bare), cost(grape), cost(bare) / cost(grape)))
 }
 
