@@ -296,8 +296,9 @@ public final class ApplicationEngine {
     if state == .running {
       for lane in lanes where lane.blockedUntil > now { consider(lane.blockedUntil) }
       let time = reactor.clock.wall
-      for chore in chores {
-        if let wait = chore.timeUntilExpiry(now: now, time: time) { consider(now + max(wait, 1_000_000)) }
+      // While a lane is busy nothing can be removed in it; what it is busy with turns the wheel when it is done.
+      for index in chores.indices where lanes[index].delivery == nil && stateGates[index].isSettled {
+        if let wait = chores[index].timeUntilExpiry(now: now, time: time) { consider(now + max(wait, 1_000_000)) }
       }
     }
     guard let due, timerDue == nil || due < timerDue! else { return }
