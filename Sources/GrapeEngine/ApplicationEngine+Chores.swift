@@ -65,10 +65,11 @@ extension ApplicationEngine {
 
   // MARK: Doing
 
-  /// Whether events wait that could be delivered. A lane that waits for a retry, or stands still, does not keep writes waiting.
+  /// Whether events wait that could be delivered. A lane that waits for a retry or for a worker that is busy elsewhere, or stands still, does
+  /// not keep writes waiting.
   private func eventsCanGo(_ index: Int) -> Bool {
     lanes[index].hasWork && !lanes[index].awaitsAttemptCommit && lanes[index].blockedUntil <= reactor.now
-      && unreadable[index] == nil && !readySessions.isEmpty
+      && unreadable[index] == nil && hasFreeWorker(index)
   }
 
   /// Whether a chore comes before the lane's next delivery: begins it if it can be done now.

@@ -71,8 +71,7 @@ extension ApplicationEngine {
     noteGaps(index)
     if lanes[index].failuresOfHead >= UInt32(profile.retry.attempts) { return giveUpHead(index) }
     let lane = lanes[index]
-    // Same partition, same worker, as long as the set of workers stays.
-    let session = readySessions[Int(lane.partition) % readySessions.count]
+    let session = worker(for: index)
     guard stateGates[index].admits(session.id),
       session.turns.admits(suspect: plan.isSuspect, isIdle: session.deliveries.isEmpty)
     else { return }
@@ -105,6 +104,19 @@ extension ApplicationEngine {
         id: id, worker: session.id, first: plan.first, end: plan.end, bytes: plan.bytes,
         timestamp: plan.batches.first?.maxTimestamp ?? 0, sentAt: reactor.now))
     if plan.attempt > 1 { retries += 1 }
+  }
+
+  /// The lane's worker: same partition, same worker, as long as the set of workers stays. Precondition: there is one.
+  private func worker(for index: Int) -> WorkerSession {
+    readySessions[Int(lanes[index].partition) % readySessions.count]
+  }
+
+  /// Whether the lane's worker would take something now.
+  func hasFreeWorker(_ index: Int) -> Bool {
+    if readySessions.isEmpty { return false }
+    let session = worker(for: index)
+    return session.deliveries.count < profile.credits
+      && session.turns.wouldAdmit(suspect: lanes[index].isSuspect, isIdle: session.deliveries.isEmpty)
   }
 
   /// The batches in a form that the worker can read.

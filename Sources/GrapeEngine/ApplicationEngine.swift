@@ -297,7 +297,8 @@ public final class ApplicationEngine {
       for lane in lanes where lane.blockedUntil > now { consider(lane.blockedUntil) }
       let time = reactor.clock.wall
       // While a lane is busy nothing can be removed in it; what it is busy with turns the wheel when it is done.
-      for index in chores.indices where lanes[index].delivery == nil && stateGates[index].isSettled {
+      for index in chores.indices
+      where lanes[index].delivery == nil && stateGates[index].isSettled && environment.gate.admitsDeliveries {
         if let wait = chores[index].timeUntilExpiry(now: now, time: time) { consider(now + max(wait, 1_000_000)) }
       }
     }

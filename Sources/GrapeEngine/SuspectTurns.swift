@@ -17,11 +17,14 @@ struct SuspectTurns {
   ///
   /// - Parameter isIdle: it holds nothing.
   mutating func admits(suspect: Bool, isIdle: Bool) -> Bool {
+    if suspect, !holdsSuspect, !isOthersTurn, !isIdle { isAwaited = true }
+    return wouldAdmit(suspect: suspect, isIdle: isIdle)
+  }
+
+  /// The same, to somebody who sends nothing.
+  func wouldAdmit(suspect: Bool, isIdle: Bool) -> Bool {
     if holdsSuspect { return false }
-    if !suspect { return !isAwaited }
-    if isOthersTurn { return false }
-    if !isIdle { isAwaited = true }
-    return isIdle
+    return suspect ? !isOthersTurn && isIdle : !isAwaited
   }
 
   /// Events went to it.
