@@ -305,18 +305,23 @@ final class PartitionState {
     } catch {
       return restore.completion(.failure(error))
     }
-    isReady = true
-    do throws(StateError) { restore.completion(.success(try nextExpiry())) } catch {
+    do throws(StateError) {
+      let nextExpiry = try nextExpiry()
+      isReady = true
+      restore.completion(.success(nextExpiry))
+    } catch {
       restore.completion(.failure(error))
     }
   }
 
   // MARK: Following
 
-  func apply(_ batches: [LogBatch], processed: Int64) throws(StateError) {
+  /// Applies batches. The earliest expiry of all entries.
+  func apply(_ batches: [LogBatch], processed: Int64) throws(StateError) -> Int64? {
     guard isReady else { throw StateError(.unavailable, "the state of \(changelog) is not ready") }
     do throws(StateError) {
       try write(batches, processed: processed)
+      return try nextExpiry()
     } catch {
       // Later changes must not be applied without these: the store is opened anew, and takes both from the changelog.
       isReady = false

@@ -90,8 +90,7 @@ public final class StateKeeper: @unchecked Sendable {
     let accepted = thread.post { [self] in
       guard let state = partitions[changelog] else { return completion(.failure(Self.stopped)) }
       do throws(StateError) {
-        try state.apply(batches, processed: processed)
-        completion(.success(try state.nextExpiry()))
+        completion(.success(try state.apply(batches, processed: processed)))
         considerCheckpoint(changelog)
         for (process, held) in state.longViews(limit) { state.onLongView?(process, held) }
       } catch {
