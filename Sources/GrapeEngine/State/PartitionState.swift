@@ -15,6 +15,8 @@ final class PartitionState {
   /// nil: nothing was ever written.
   private(set) var store: (any StateStore)?
   private var isReady = false
+  /// For good: a restore that is under way ends without touching the store, which may be somebody else's by now.
+  private var isClosed = false
   /// Bytes of the changelog applied since the last checkpoint, as far as that is known.
   private var bytesSinceCheckpoint = 0
   /// When it was taken; nil: there is none.
@@ -118,6 +120,7 @@ final class PartitionState {
   }
 
   private func begin(_ restore: Restore) {
+    if isClosed { return restore.completion(.failure(Self.closed)) }
     guard let position = store?.position, position.lastOffset >= 0 else { return proceed(restore) }
     guard position.changelog <= restore.end, position.lastOffset >= restore.start else {
       return startOver(
@@ -216,6 +219,7 @@ final class PartitionState {
   private static let otherChangelog = "it followed another changelog than this one"
 
   private func startOver(_ restore: Restore, _ reason: String) {
+    if isClosed { return restore.completion(.failure(Self.closed)) }
     var restore = restore
     restore.note(
       restore.isCheckpoint
@@ -240,6 +244,7 @@ final class PartitionState {
   // MARK: Restoring
 
   private func proceed(_ restore: Restore) {
+    if isClosed { return restore.completion(.failure(Self.closed)) }
     let from = store?.position.changelog ?? 0
     guard from < restore.end else { return finish(restore) }
     log.read(
@@ -295,6 +300,7 @@ final class PartitionState {
   }
 
   private func finish(_ restore: Restore) {
+    if isClosed { return restore.completion(.failure(Self.closed)) }
     do throws(StateError) {
       if let store {
         var position = store.position
@@ -391,7 +397,10 @@ final class PartitionState {
     try store?.withView { (view) throws(StateError) in try view.firstExpiry() } ?? nil
   }
 
+  private static let closed = StateError(.unavailable, "the state is closed")
+
   private func openOrCreate() throws(StateError) -> any StateStore {
+    if isClosed { throw Self.closed }
     if let store { return store }
     let created = try provider.create(app, partition: changelog.partition)
     store = created
@@ -414,6 +423,7 @@ final class PartitionState {
 
   func close() throws(StateError) {
     isReady = false
+    isClosed = true
     let open = store
     store = nil
     try open?.close()
