@@ -238,138 +238,141 @@ static const unsigned char file77[] = {
 #embed "../Grape/Worker/Worker.swift"
 };
 static const unsigned char file78[] = {
-#embed "../Grape/Worker/WorkerEnd.swift"
+#embed "../Grape/Worker/WorkerCore.swift"
 };
 static const unsigned char file79[] = {
-#embed "../Grape/Worker/WorkerEnvironment.swift"
+#embed "../Grape/Worker/WorkerEnd.swift"
 };
 static const unsigned char file80[] = {
-#embed "../Grape/Worker/WorkerInfo.swift"
+#embed "../Grape/Worker/WorkerEnvironment.swift"
 };
 static const unsigned char file81[] = {
-#embed "../GrapeCore/BatchCompression.swift"
+#embed "../Grape/Worker/WorkerInfo.swift"
 };
 static const unsigned char file82[] = {
-#embed "../GrapeCore/EventHeaders.swift"
+#embed "../GrapeCore/BatchCompression.swift"
 };
 static const unsigned char file83[] = {
-#embed "../GrapeCore/JSONValue+Parsing.swift"
+#embed "../GrapeCore/EventHeaders.swift"
 };
 static const unsigned char file84[] = {
-#embed "../GrapeCore/JSONValue+Writing.swift"
+#embed "../GrapeCore/JSONValue+Parsing.swift"
 };
 static const unsigned char file85[] = {
-#embed "../GrapeCore/JSONValue.swift"
+#embed "../GrapeCore/JSONValue+Writing.swift"
 };
 static const unsigned char file86[] = {
-#embed "../GrapeCore/Manifest.swift"
+#embed "../GrapeCore/JSONValue.swift"
 };
 static const unsigned char file87[] = {
-#embed "../GrapeCore/ManifestProblem.swift"
+#embed "../GrapeCore/Manifest.swift"
 };
 static const unsigned char file88[] = {
-#embed "../GrapeCore/ManifestValidation.swift"
+#embed "../GrapeCore/ManifestProblem.swift"
 };
 static const unsigned char file89[] = {
-#embed "../GrapeCore/Names.swift"
+#embed "../GrapeCore/ManifestValidation.swift"
 };
 static const unsigned char file90[] = {
-#embed "../GrapeCore/NamesRule.swift"
+#embed "../GrapeCore/Names.swift"
 };
 static const unsigned char file91[] = {
-#embed "../GrapeCore/Partitioner.swift"
+#embed "../GrapeCore/NamesRule.swift"
 };
 static const unsigned char file92[] = {
-#embed "../GrapeCore/Profile.swift"
+#embed "../GrapeCore/Partitioner.swift"
 };
 static const unsigned char file93[] = {
-#embed "../GrapeCore/ProfileQuantities.swift"
+#embed "../GrapeCore/Profile.swift"
 };
 static const unsigned char file94[] = {
-#embed "../GrapeCore/ProfileValidation.swift"
+#embed "../GrapeCore/ProfileQuantities.swift"
 };
 static const unsigned char file95[] = {
-#embed "../GrapeCore/SourceEpoch.swift"
+#embed "../GrapeCore/ProfileValidation.swift"
 };
 static const unsigned char file96[] = {
-#embed "../GrapeCore/Status.swift"
+#embed "../GrapeCore/SourceEpoch.swift"
 };
 static const unsigned char file97[] = {
-#embed "../GrapeCore/Topology+Changes.swift"
+#embed "../GrapeCore/Status.swift"
 };
 static const unsigned char file98[] = {
-#embed "../GrapeCore/Topology+Cycles.swift"
+#embed "../GrapeCore/Topology+Changes.swift"
 };
 static const unsigned char file99[] = {
-#embed "../GrapeCore/Topology.swift"
+#embed "../GrapeCore/Topology+Cycles.swift"
 };
 static const unsigned char file100[] = {
-#embed "../GrapeCore/TopologyDiagrams.swift"
+#embed "../GrapeCore/Topology.swift"
 };
 static const unsigned char file101[] = {
-#embed "../GrapeCore/TopologyGraph.swift"
+#embed "../GrapeCore/TopologyDiagrams.swift"
 };
 static const unsigned char file102[] = {
-#embed "../GrapeCore/TopologyText.swift"
+#embed "../GrapeCore/TopologyGraph.swift"
 };
 static const unsigned char file103[] = {
-#embed "../GrapeState/Format/StateEntry.swift"
+#embed "../GrapeCore/TopologyText.swift"
 };
 static const unsigned char file104[] = {
-#embed "../GrapeState/Format/StateKey.swift"
+#embed "../GrapeState/Format/StateEntry.swift"
 };
 static const unsigned char file105[] = {
-#embed "../GrapeState/Format/StatePosition.swift"
+#embed "../GrapeState/Format/StateKey.swift"
 };
 static const unsigned char file106[] = {
-#embed "../GrapeState/LMDB/LMDBEnvironment.swift"
+#embed "../GrapeState/Format/StatePosition.swift"
 };
 static const unsigned char file107[] = {
-#embed "../GrapeState/LMDB/StateReader.swift"
+#embed "../GrapeState/LMDB/LMDBEnvironment.swift"
 };
 static const unsigned char file108[] = {
-#embed "../GrapeState/LMDB/StateWriter.swift"
+#embed "../GrapeState/LMDB/StateReader.swift"
 };
 static const unsigned char file109[] = {
-#embed "../GrapeState/StateError.swift"
+#embed "../GrapeState/LMDB/StateWriter.swift"
 };
 static const unsigned char file110[] = {
-#embed "../GrapeWire/ByteReader.swift"
+#embed "../GrapeState/StateError.swift"
 };
 static const unsigned char file111[] = {
-#embed "../GrapeWire/ByteSlice.swift"
+#embed "../GrapeWire/ByteReader.swift"
 };
 static const unsigned char file112[] = {
-#embed "../GrapeWire/ByteWriter.swift"
+#embed "../GrapeWire/ByteSlice.swift"
 };
 static const unsigned char file113[] = {
-#embed "../GrapeWire/CRC32C.swift"
+#embed "../GrapeWire/ByteWriter.swift"
 };
 static const unsigned char file114[] = {
-#embed "../GrapeWire/Frame.swift"
+#embed "../GrapeWire/CRC32C.swift"
 };
 static const unsigned char file115[] = {
-#embed "../GrapeWire/Record.swift"
+#embed "../GrapeWire/Frame.swift"
 };
 static const unsigned char file116[] = {
-#embed "../GrapeWire/RecordBatch+Filtering.swift"
+#embed "../GrapeWire/Record.swift"
 };
 static const unsigned char file117[] = {
-#embed "../GrapeWire/RecordBatch+Packing.swift"
+#embed "../GrapeWire/RecordBatch+Filtering.swift"
 };
 static const unsigned char file118[] = {
-#embed "../GrapeWire/RecordBatch+Reading.swift"
+#embed "../GrapeWire/RecordBatch+Packing.swift"
 };
 static const unsigned char file119[] = {
-#embed "../GrapeWire/RecordBatch.swift"
+#embed "../GrapeWire/RecordBatch+Reading.swift"
 };
 static const unsigned char file120[] = {
-#embed "../GrapeWire/RecordBatchBuilder.swift"
+#embed "../GrapeWire/RecordBatch.swift"
 };
 static const unsigned char file121[] = {
-#embed "../GrapeWire/WireError.swift"
+#embed "../GrapeWire/RecordBatchBuilder.swift"
 };
 static const unsigned char file122[] = {
+#embed "../GrapeWire/WireError.swift"
+};
+static const unsigned char file123[] = {
 #embed "../GrapeWire/Zstd.swift"
 };
 
@@ -452,51 +455,52 @@ static const struct grape_resource files[] = {
   {"Sources/Grape/Worker/Verdict.swift", file75, sizeof file75},
   {"Sources/Grape/Worker/Worker+State.swift", file76, sizeof file76},
   {"Sources/Grape/Worker/Worker.swift", file77, sizeof file77},
-  {"Sources/Grape/Worker/WorkerEnd.swift", file78, sizeof file78},
-  {"Sources/Grape/Worker/WorkerEnvironment.swift", file79, sizeof file79},
-  {"Sources/Grape/Worker/WorkerInfo.swift", file80, sizeof file80},
-  {"Sources/GrapeCore/BatchCompression.swift", file81, sizeof file81},
-  {"Sources/GrapeCore/EventHeaders.swift", file82, sizeof file82},
-  {"Sources/GrapeCore/JSONValue+Parsing.swift", file83, sizeof file83},
-  {"Sources/GrapeCore/JSONValue+Writing.swift", file84, sizeof file84},
-  {"Sources/GrapeCore/JSONValue.swift", file85, sizeof file85},
-  {"Sources/GrapeCore/Manifest.swift", file86, sizeof file86},
-  {"Sources/GrapeCore/ManifestProblem.swift", file87, sizeof file87},
-  {"Sources/GrapeCore/ManifestValidation.swift", file88, sizeof file88},
-  {"Sources/GrapeCore/Names.swift", file89, sizeof file89},
-  {"Sources/GrapeCore/NamesRule.swift", file90, sizeof file90},
-  {"Sources/GrapeCore/Partitioner.swift", file91, sizeof file91},
-  {"Sources/GrapeCore/Profile.swift", file92, sizeof file92},
-  {"Sources/GrapeCore/ProfileQuantities.swift", file93, sizeof file93},
-  {"Sources/GrapeCore/ProfileValidation.swift", file94, sizeof file94},
-  {"Sources/GrapeCore/SourceEpoch.swift", file95, sizeof file95},
-  {"Sources/GrapeCore/Status.swift", file96, sizeof file96},
-  {"Sources/GrapeCore/Topology+Changes.swift", file97, sizeof file97},
-  {"Sources/GrapeCore/Topology+Cycles.swift", file98, sizeof file98},
-  {"Sources/GrapeCore/Topology.swift", file99, sizeof file99},
-  {"Sources/GrapeCore/TopologyDiagrams.swift", file100, sizeof file100},
-  {"Sources/GrapeCore/TopologyGraph.swift", file101, sizeof file101},
-  {"Sources/GrapeCore/TopologyText.swift", file102, sizeof file102},
-  {"Sources/GrapeState/Format/StateEntry.swift", file103, sizeof file103},
-  {"Sources/GrapeState/Format/StateKey.swift", file104, sizeof file104},
-  {"Sources/GrapeState/Format/StatePosition.swift", file105, sizeof file105},
-  {"Sources/GrapeState/LMDB/LMDBEnvironment.swift", file106, sizeof file106},
-  {"Sources/GrapeState/LMDB/StateReader.swift", file107, sizeof file107},
-  {"Sources/GrapeState/LMDB/StateWriter.swift", file108, sizeof file108},
-  {"Sources/GrapeState/StateError.swift", file109, sizeof file109},
-  {"Sources/GrapeWire/ByteReader.swift", file110, sizeof file110},
-  {"Sources/GrapeWire/ByteSlice.swift", file111, sizeof file111},
-  {"Sources/GrapeWire/ByteWriter.swift", file112, sizeof file112},
-  {"Sources/GrapeWire/CRC32C.swift", file113, sizeof file113},
-  {"Sources/GrapeWire/Frame.swift", file114, sizeof file114},
-  {"Sources/GrapeWire/Record.swift", file115, sizeof file115},
-  {"Sources/GrapeWire/RecordBatch+Filtering.swift", file116, sizeof file116},
-  {"Sources/GrapeWire/RecordBatch+Packing.swift", file117, sizeof file117},
-  {"Sources/GrapeWire/RecordBatch+Reading.swift", file118, sizeof file118},
-  {"Sources/GrapeWire/RecordBatch.swift", file119, sizeof file119},
-  {"Sources/GrapeWire/RecordBatchBuilder.swift", file120, sizeof file120},
-  {"Sources/GrapeWire/WireError.swift", file121, sizeof file121},
-  {"Sources/GrapeWire/Zstd.swift", file122, sizeof file122},
+  {"Sources/Grape/Worker/WorkerCore.swift", file78, sizeof file78},
+  {"Sources/Grape/Worker/WorkerEnd.swift", file79, sizeof file79},
+  {"Sources/Grape/Worker/WorkerEnvironment.swift", file80, sizeof file80},
+  {"Sources/Grape/Worker/WorkerInfo.swift", file81, sizeof file81},
+  {"Sources/GrapeCore/BatchCompression.swift", file82, sizeof file82},
+  {"Sources/GrapeCore/EventHeaders.swift", file83, sizeof file83},
+  {"Sources/GrapeCore/JSONValue+Parsing.swift", file84, sizeof file84},
+  {"Sources/GrapeCore/JSONValue+Writing.swift", file85, sizeof file85},
+  {"Sources/GrapeCore/JSONValue.swift", file86, sizeof file86},
+  {"Sources/GrapeCore/Manifest.swift", file87, sizeof file87},
+  {"Sources/GrapeCore/ManifestProblem.swift", file88, sizeof file88},
+  {"Sources/GrapeCore/ManifestValidation.swift", file89, sizeof file89},
+  {"Sources/GrapeCore/Names.swift", file90, sizeof file90},
+  {"Sources/GrapeCore/NamesRule.swift", file91, sizeof file91},
+  {"Sources/GrapeCore/Partitioner.swift", file92, sizeof file92},
+  {"Sources/GrapeCore/Profile.swift", file93, sizeof file93},
+  {"Sources/GrapeCore/ProfileQuantities.swift", file94, sizeof file94},
+  {"Sources/GrapeCore/ProfileValidation.swift", file95, sizeof file95},
+  {"Sources/GrapeCore/SourceEpoch.swift", file96, sizeof file96},
+  {"Sources/GrapeCore/Status.swift", file97, sizeof file97},
+  {"Sources/GrapeCore/Topology+Changes.swift", file98, sizeof file98},
+  {"Sources/GrapeCore/Topology+Cycles.swift", file99, sizeof file99},
+  {"Sources/GrapeCore/Topology.swift", file100, sizeof file100},
+  {"Sources/GrapeCore/TopologyDiagrams.swift", file101, sizeof file101},
+  {"Sources/GrapeCore/TopologyGraph.swift", file102, sizeof file102},
+  {"Sources/GrapeCore/TopologyText.swift", file103, sizeof file103},
+  {"Sources/GrapeState/Format/StateEntry.swift", file104, sizeof file104},
+  {"Sources/GrapeState/Format/StateKey.swift", file105, sizeof file105},
+  {"Sources/GrapeState/Format/StatePosition.swift", file106, sizeof file106},
+  {"Sources/GrapeState/LMDB/LMDBEnvironment.swift", file107, sizeof file107},
+  {"Sources/GrapeState/LMDB/StateReader.swift", file108, sizeof file108},
+  {"Sources/GrapeState/LMDB/StateWriter.swift", file109, sizeof file109},
+  {"Sources/GrapeState/StateError.swift", file110, sizeof file110},
+  {"Sources/GrapeWire/ByteReader.swift", file111, sizeof file111},
+  {"Sources/GrapeWire/ByteSlice.swift", file112, sizeof file112},
+  {"Sources/GrapeWire/ByteWriter.swift", file113, sizeof file113},
+  {"Sources/GrapeWire/CRC32C.swift", file114, sizeof file114},
+  {"Sources/GrapeWire/Frame.swift", file115, sizeof file115},
+  {"Sources/GrapeWire/Record.swift", file116, sizeof file116},
+  {"Sources/GrapeWire/RecordBatch+Filtering.swift", file117, sizeof file117},
+  {"Sources/GrapeWire/RecordBatch+Packing.swift", file118, sizeof file118},
+  {"Sources/GrapeWire/RecordBatch+Reading.swift", file119, sizeof file119},
+  {"Sources/GrapeWire/RecordBatch.swift", file120, sizeof file120},
+  {"Sources/GrapeWire/RecordBatchBuilder.swift", file121, sizeof file121},
+  {"Sources/GrapeWire/WireError.swift", file122, sizeof file122},
+  {"Sources/GrapeWire/Zstd.swift", file123, sizeof file123},
 };
 const struct grape_resource *grape_sdk_swift_files(void) { return files; }
 const size_t grape_sdk_swift_count = sizeof files / sizeof *files;

@@ -1,14 +1,14 @@
-internal import GrapeState
-internal import GrapeWire
+package import GrapeState
+package import GrapeWire
 
 /// Somebody who answers questions about state.
-protocol StateAuthority: AnyObject {
+package protocol StateAuthority: AnyObject {
   /// Asks with the body of a STATE frame. The body of STATED.
   func ask(_ question: ByteSlice) throws(StateError) -> ByteSlice
 }
 
 /// A partition's state, asked from the node. Each answer is of its own moment; between two of a delivery only what this worker wrote is added.
-final class AskBase: StateBase {
+package final class AskBase: StateBase {
   private let partition: Int32
   private unowned let authority: any StateAuthority
 
@@ -16,26 +16,26 @@ final class AskBase: StateBase {
   /// Most bytes of a page's entries.
   private static let pageBytes: UInt32 = 1024 * 1024
 
-  init(partition: Int32, authority: any StateAuthority) {
+  package init(partition: Int32, authority: any StateAuthority) {
     self.partition = partition
     self.authority = authority
   }
 
-  func begin(telling: Bool) throws(StateError) -> Int64 {
+  package func begin(telling: Bool) throws(StateError) -> Int64 {
     guard telling else { return 0 }
     // Any key will do: each answer says what the base has.
     let key = ByteSlice([0, 0])
     return try ask(.get, key: key.unsafeBytes, end: nil).processed
   }
 
-  func end() {}
+  package func end() {}
 
-  func entry(_ key: UnsafeRawBufferPointer) throws(StateError) -> StateFound? {
+  package func entry(_ key: UnsafeRawBufferPointer) throws(StateError) -> StateFound? {
     let answer = try ask(.get, key: key, end: nil)
     return answer.page.entries.first.map { StateFound(entry: $0.entry, owner: answer.page.owners[0]) }
   }
 
-  func page(_ wanted: StatePageRequest) throws(StateError) -> StatePage {
+  package func page(_ wanted: StatePageRequest) throws(StateError) -> StatePage {
     try ask(
       wanted.tags.isEmpty ? .scan : .find, key: wanted.range.lowerBound.unsafeBytes,
       end: wanted.range.upperBound.unsafeBytes, descending: wanted.descending, limit: wanted.limit, tags: wanted.tags

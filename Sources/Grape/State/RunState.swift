@@ -8,6 +8,8 @@ final class RunState {
   /// nil: the node keeps none.
   private let space: StateSpace?
   let outputs: OutputSet
+  /// Time of day in milliseconds.
+  let now: @Sendable () -> Int64
   /// An event is being handled.
   var isOpen = false
   private var partition: Int32 = 0
@@ -40,8 +42,9 @@ final class RunState {
   private static let batchMargin = 512
   private static let plainHeader = ByteSlice([0])
 
-  init(space: StateSpace?, outputs: OutputSet) {
+  init(space: StateSpace?, outputs: OutputSet, now: @escaping @Sendable () -> Int64) {
     self.space = space
+    self.now = now
     self.outputs = outputs
     maxKey = space?.info.maxKey ?? StateLimits.key
     maxValue = space?.info.maxValue ?? StateLimits.value

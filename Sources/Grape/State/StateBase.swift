@@ -1,10 +1,10 @@
-internal import GrapeState
-internal import GrapeWire
+package import GrapeState
+package import GrapeWire
 
 /// What a partition's state is without the writes that a worker keeps: a map of memory, the node's answers, or, in tests, a dictionary.
 ///
 /// Between `begin` and `end` it does not change, or only by taking over what the worker itself wrote.
-protocol StateBase: AnyObject {
+package protocol StateBase: AnyObject {
   /// Looks at the present state, and goes on looking at it until `end`. Views opened before end.
   ///
   /// - Returns: its `processed`: writes of results up to it are in it. Only if `telling`, otherwise anything.
@@ -19,30 +19,40 @@ protocol StateBase: AnyObject {
 }
 
 /// An entry that was found, and what keeps its memory alive, unless the view does.
-struct StateFound {
-  var entry: UnsafeRawBufferPointer
-  var owner: ByteSlice?
+package struct StateFound {
+  package var entry: UnsafeRawBufferPointer
+  package var owner: ByteSlice?
+
+  package init(entry: UnsafeRawBufferPointer, owner: ByteSlice? = nil) {
+    self.entry = entry
+    self.owner = owner
+  }
 }
 
 /// Entries of a store, or those of them that have tags.
-struct StatePageRequest {
+package struct StatePageRequest {
   /// Of full keys, the upper bound not included.
-  var range: Range<ByteSlice>
-  var descending = false
+  package var range: Range<ByteSlice>
+  package var descending = false
   /// Only entries with all of these; not with `descending`.
-  var tags: [String] = []
+  package var tags: [String] = []
   /// The store that the range lies in.
-  var store = ""
+  package var store = ""
   /// Most entries, 1 or more.
-  var limit: Int
+  package var limit: Int
 }
 
-struct StatePage {
-  var entries: [(key: UnsafeRawBufferPointer, entry: UnsafeRawBufferPointer)] = []
+package struct StatePage {
+  package var entries: [(key: UnsafeRawBufferPointer, entry: UnsafeRawBufferPointer)] = []
   /// What keeps their memory alive, besides the view.
-  var owners: [ByteSlice] = []
+  package var owners: [ByteSlice] = []
   /// The range may have further entries.
-  var hasMore = false
+  package var hasMore = false
+
+  package init(owners: [ByteSlice] = [], hasMore: Bool = false) {
+    self.owners = owners
+    self.hasMore = hasMore
+  }
 }
 
 extension ByteSlice {

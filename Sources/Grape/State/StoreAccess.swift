@@ -1,4 +1,3 @@
-internal import CGrapeLinux
 internal import Glibc
 internal import GrapeCore
 internal import GrapeState
@@ -121,28 +120,30 @@ public final class StoreAccess {
       throw StateError(.invalidArgument, "the value is null: to take an entry away use remove")
     }
     try run.check(value: value.count)
-    let header = ttl == nil && tags.isEmpty ? Self.plain : try StoreAccess.header(ttl, tags)
+    let header = ttl == nil && tags.isEmpty ? Self.plain : try StoreAccess.header(ttl, tags, now: run.now())
     try run.write(try full(key), header: header.unsafeBytes, value: value)
     withExtendedLifetime(header) {}
   }
 
   /// An entry without its value.
   @inline(never)
-  private static func header(_ ttl: Duration?, _ tags: [String]) throws(StateError) -> ByteSlice {
+  private static func header(_ ttl: Duration?, _ tags: [String], now: Int64) throws(StateError) -> ByteSlice {
     var writer = ByteWriter(capacity: 64)
     let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
-    try StateEntry.write(value: nothing, expiry: try ttl.map(expiry), tags: tags, to: &writer)
+    try StateEntry.write(
+      value: nothing, expiry: try ttl.map { (ttl) throws(StateError) in try expiry(ttl, now: now) }, tags: tags,
+      to: &writer)
     return writer.finish()
   }
 
   /// Time of day in milliseconds after which an entry that is written now is removed.
-  static func expiry(_ ttl: Duration) throws(StateError) -> Int64 {
+  static func expiry(_ ttl: Duration, now: Int64) throws(StateError) -> Int64 {
     let (seconds, attoseconds) = ttl.components
     guard ttl > .zero, seconds < 1 << 50 else {
       throw StateError(
         .invalidArgument, "the time to live is \(ttl): more than nothing and less than 2^50 seconds is legal")
     }
-    return grape_realtime_ms() + seconds * 1000 + (attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000
+    return now + seconds * 1000 + (attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000
   }
 
   @usableFromInline

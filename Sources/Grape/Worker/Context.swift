@@ -33,7 +33,7 @@ public final class Context {
   init(session: Session) {
     self.session = session
     outputs = OutputSet(session: session)
-    runState = RunState(space: session.state, outputs: outputs)
+    runState = RunState(space: session.state, outputs: outputs, now: session.now)
     defaultStore = StoreAccess(run: runState)
     plans = .allocate(capacity: session.signalCount)
     plans.initialize(repeating: EmitPlan())

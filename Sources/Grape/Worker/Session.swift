@@ -9,6 +9,8 @@ final class Session {
   let log: LogQueue
   /// nil: the node keeps none.
   let state: StateSpace?
+  /// Time of day in milliseconds since 1970 UTC.
+  let now: @Sendable () -> Int64
   private let slotsByName: [ByteSlice: Slot]
   /// By index of the application's handle; the handle itself guards against one of another application.
   private let bySignal: [(signal: Signal, resolved: ResolvedSignal?)]
@@ -19,9 +21,11 @@ final class Session {
   private(set) var outputCount = 0
 
   init(
-    info: WorkerInfo, application: Application, log: LogQueue, state: StateSpace? = nil, hasOpenRoutes: Bool = false
+    info: WorkerInfo, application: Application, log: LogQueue, state: StateSpace? = nil, hasOpenRoutes: Bool = false,
+    now: @escaping @Sendable () -> Int64 = wallClockMilliseconds
   ) throws(ProtocolError) {
     self.info = info
+    self.now = now
     self.state = state
     self.log = log
     self.hasOpenRoutes = hasOpenRoutes
