@@ -43,7 +43,10 @@ import Testing
       throw Reject(code: 9, message: "never")
     }
     let run = try TestRun(app)
-    #expect(try await run.send("in", "").outcome == .retry(after: .seconds(5), message: "wait"))
+    #expect(try await run.send("in", "", isAwaited: false).outcome == .retry(after: .seconds(5), message: "wait"))
+    // Who waits for the event is told at once.
+    let told = try await run.send("in", "")
+    #expect(told.outcome == .failed(message: "wait") && told.reply?.message == "wait")
     let rejected = try await run.send("in", "", key: "k", attempt: 2)
     #expect(rejected.outcome == .rejected(code: 9, message: "never"))
     #expect(rejected.reply?.code == 9)

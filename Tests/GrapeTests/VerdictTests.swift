@@ -52,15 +52,16 @@ private struct Broken: Error {}
     try node.deliver(events)
     let result = try node.result()
     #expect(result.processed == 4)
-    #expect(result.verdicts.map(\.kind) == [1, 4, 2])
+    #expect(result.verdicts.map(\.kind) == [1, 4, 4])
     let replies = result.outputs.filter { $0.topic == "_grape.replies.n1" }
-    #expect(replies.map(\.partition) == [3, 3])
+    #expect(replies.map(\.partition) == [3, 3, 3])
     #expect(
       replies.map(\.status) == [
         ReplyStatus(.handlerError, ran: .yes, code: 7, message: "no"),
         ReplyStatus(.handlerError, ran: .yes, code: 0, message: "Broken()"),
+        ReplyStatus(.handlerError, ran: .yes, code: 0, message: "later"),
       ])
-    #expect(replies.map(\.headers) == [["g.s"], ["g.s"]])
+    #expect(replies.map(\.headers) == [["g.s"], ["g.s"], ["g.s"]])
     // Only the last one's event is left, and carries its caller on.
     let emitted = result.outputs.filter { $0.topic == "test.events" }
     #expect(emitted.map(\.value) == ["ok"])
@@ -168,6 +169,19 @@ private struct Broken: Error {}
       $0.on("in") { _, context in
         try context.reply("1", isFinal: false)
         try context.emit("out", "x")
+        throw Reject(code: 2, message: "no")
+      }
+    }
+    #expect(result.outputs.map(\.value) == ["1", nil])
+    #expect(result.outputs.compactMap(\.status?.isFinal) == [false, true])
+    #expect(result.outputs.last?.status?.code == 2)
+  }
+
+  @Test func `the error takes the place of a final reply that was given before it`() throws {
+    let result = try result {
+      $0.on("in") { _, context in
+        try context.reply("1", isFinal: false)
+        try context.reply("2")
         throw Reject(code: 2, message: "no")
       }
     }

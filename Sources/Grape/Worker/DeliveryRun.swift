@@ -74,7 +74,7 @@ final class DeliveryRun {
     tally.reset()
     done = 0
     isStopped = false
-    timestamp = grape_realtime_ms()
+    timestamp = session.now()
     outputs.beginDelivery(timestamp: timestamp)
     context.runState.beginDelivery(partition: delivery.partition, first: delivery.first)
   }
@@ -205,7 +205,7 @@ final class DeliveryRun {
   }
 
   private func isExpired(_ group: EventGroup) -> Bool {
-    group.headers.deadline.map { $0 <= grape_realtime_ms() } ?? false
+    group.headers.deadline.map { $0 <= session.now() } ?? false
   }
 
   /// The handler that `advance` returned has ended; nil is success.
@@ -273,11 +273,14 @@ extension DeliveryRun {
       return stop(at: offset)
     }
     tally.addFailed(slot: slot)
-    let verdict = Verdict(error)
+    var verdict = Verdict(error)
     context.runState.rollBackEvent()
-    try outputs.rollBackEvent(replies: verdict.kind == .retry)
+    try outputs.rollBackEvent(replies: group.headers.reply == nil)
     if let target = group.headers.reply {
-      if verdict.kind != .retry, !context.hasReplied { try conclude(target, verdict) }
+      // Whoever waits is told at once, and may well call again.
+      if verdict.kind == .retry { verdict.giveUp() }
+      try outputs.takeBackFinalReply()
+      try conclude(target, verdict)
     } else if verdict.kind == .failed || verdict.kind == .retry {
       stop(at: offset)
     }

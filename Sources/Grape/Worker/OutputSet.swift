@@ -30,6 +30,9 @@ final class OutputSet {
   /// From here on the delivery ends with the event that is being handled: what follows is better sent apart.
   private let byteMark: Int
 
+  /// The final reply of the event being handled, and what stood before it.
+  private var finalReply: (event: UInt64, output: Output, mark: RecordBatchBuilder.Mark, finished: Int)?
+
   private struct ReplyKey: Hashable {
     var topic: String
     var partition: Int32
@@ -57,6 +60,7 @@ final class OutputSet {
   func beginDelivery(timestamp: Int64) {
     self.timestamp = timestamp
     for output in active { output.reset() }
+    finalReply = nil
     active.removeAll(keepingCapacity: true)
     touchedCount = 0
     for index in unkeyed.indices { unkeyed[index] = -1 }
@@ -196,6 +200,9 @@ final class OutputSet {
       output = Output(topic: key.topic, partition: key.partition, isReply: true)
       replies[key] = output
     }
+    if status.isFinal, status.status == .ok {
+      finalReply = (event, output, output.state.pointee.builder.mark, output.state.pointee.finishedCount)
+    }
     var section = HeaderSection()
     section.append(HeaderName.replyStatus, status.encoded)
     let headers = section.finish()
@@ -210,6 +217,15 @@ final class OutputSet {
         return .failure(error)
       }
     }.get()
+  }
+
+  /// Drops the final reply of the event being handled, if it has given one.
+  func takeBackFinalReply() throws(WireError) {
+    guard let finalReply, finalReply.event == event else { return }
+    self.finalReply = nil
+    finalReply.output.state.pointee.mark = finalReply.mark
+    finalReply.output.state.pointee.markedFinished = finalReply.finished
+    try finalReply.output.rollBack()
   }
 
   /// Drops what the event being handled emitted, and its replies too if `replies` says so.

@@ -49,6 +49,12 @@ struct Verdict {
     }
   }
 
+  /// Makes of a wish to be run again a failure.
+  mutating func giveUp() {
+    kind = .failed
+    delayMilliseconds = 0
+  }
+
   static let expired = Verdict(
     .expired, message: "the deadline passed before the event was started", status: .deadlineExceeded, ran: .never)
 
