@@ -55,7 +55,6 @@ let package = Package(
     // The log on a simulated disk, step by step from a seed, beside a model that checks it.
     .target(
       name: "GrapeCommitLogSimulation", dependencies: ["GrapeCommitLog", "GrapeLog", "GrapeTestKit", "GrapeWire"]),
-    .executableTarget(name: "GrapeLogSimulator", dependencies: ["GrapeCommitLogSimulation"]),
 
     // What an application's author imports.
     .target(name: "Grape", dependencies: ["GrapeWire", "GrapeCore", "GrapeState", "CGrapeLinux"]),
@@ -92,6 +91,15 @@ let package = Package(
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ]),
+    // Engines, state and log of a node in the same way, with simulated workers.
+    .target(
+      name: "GrapeEngineSimulation",
+      dependencies: [
+        "Grape", "GrapeEngine", "GrapeStore", "GrapeState", "GrapeWorkers", "GrapeReactor", "GrapeCommitLogSimulation",
+        "GrapeCommitLog", "GrapeLog", "GrapeCore", "GrapeWire",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
+    .executableTarget(name: "GrapeSimulator", dependencies: ["GrapeCommitLogSimulation", "GrapeEngineSimulation"]),
     .executableTarget(
       name: "GrapeCLI",
       dependencies: [
@@ -137,6 +145,8 @@ let package = Package(
         "GrapeWire",
       ]),
     .testTarget(name: "GrapeNodeTests", dependencies: ["GrapeNode", "GrapeCore", "GrapeWire"]),
+    .testTarget(
+      name: "GrapeEngineSimulationTests", dependencies: ["GrapeEngineSimulation", "GrapeCommitLogSimulation"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -45,6 +45,12 @@ package final class Simulation: @unchecked Sendable {
     /// What happened before it, the last thing last; empty unless it was asked for.
     package var trace: [String]
 
+    package init(seed: UInt64, message: String, trace: [String]) {
+      self.seed = seed
+      self.message = message
+      self.trace = trace
+    }
+
     package var description: String {
       (trace + ["seed \(seed): \(message)"]).joined(separator: "\n")
     }

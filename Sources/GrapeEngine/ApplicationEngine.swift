@@ -228,6 +228,14 @@ public final class ApplicationEngine {
     for completion in completions { completion() }
   }
 
+  /// Forgets whoever waits for something, as the death of the process does: they may hold the engine.
+  package func abandon() {
+    whenStopped.removeAll()
+    whenSettled.removeAll()
+    sessions.removeAll()
+    readySessions.removeAll()
+  }
+
   // MARK: Turning the wheel
 
   /// Looks, later in this turn, for what can be fetched and delivered.

@@ -5,7 +5,7 @@ import Synchronization
 import Testing
 
 @Suite("The log on a simulated disk") struct SimulationTests {
-  /// `GRAPE_SIMULATION_SEEDS=FROM..TO` runs others; `.build/release/GrapeLogSimulator` runs more.
+  /// `GRAPE_SIMULATION_SEEDS=FROM..TO` runs others; `.build/release/GrapeSimulator` runs more.
   private static let chosen: ClosedRange<UInt64>? = {
     let text = ProcessInfo.processInfo.environment["GRAPE_SIMULATION_SEEDS"] ?? ""
     let parts = text.split(separator: "..").compactMap { UInt64($0) }
@@ -54,7 +54,7 @@ import Testing
     }
     for failure in failures.withLock({ $0 }) {
       Issue.record(
-        "\(failure) (.build/release/GrapeLogSimulator --scenario \(scenario) --seed \(failure.seed) --trace tells all)")
+        "\(failure) (.build/release/GrapeSimulator --scenario \(scenario) --seed \(failure.seed) --trace tells all)")
     }
     return total.withLock { $0 }
   }

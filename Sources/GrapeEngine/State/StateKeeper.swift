@@ -189,6 +189,9 @@ public final class StateKeeper: @unchecked Sendable {
     if !accepted { completion() }
   }
 
+  /// Forgets all stores without closing them, as the death of the process does. Not while the thread runs.
+  package func abandon() { partitions.removeAll() }
+
   /// Ends the thread. Nothing may be asked after it.
   public func stop() {
     thread.stop()

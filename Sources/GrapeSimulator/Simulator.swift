@@ -1,13 +1,14 @@
 import Dispatch
 import GrapeCommitLogSimulation
+import GrapeEngineSimulation
 import Synchronization
 
 #if canImport(Glibc)
   import Glibc
 #endif
 
-/// Runs simulations of the log: `--seeds FROM..TO` (both included) or `--seed N [--trace]`, with `--jobs N` at a time, of
-/// `--scenario log`, unless told otherwise, `cleaning` or `repair`. Stops at the first seed that fails, with exit code 1.
+/// Runs simulations: `--seeds FROM..TO` (both included) or `--seed N [--trace]`, with `--jobs N` at a time, of
+/// `--scenario log`, unless told otherwise, `cleaning`, `repair` or `state`. Stops at the first seed that fails, with exit code 1.
 @main
 struct Simulator {
   static func main() {
@@ -64,14 +65,14 @@ func complain(_ text: String) {
 /// The command line.
 struct Arguments {
   static let usage =
-    "usage: GrapeLogSimulator [--scenario log|cleaning|repair] (--seeds FROM..TO | --seed N [--trace]) [--jobs N]"
+    "usage: GrapeSimulator [--scenario log|cleaning|repair|state] (--seeds FROM..TO | --seed N [--trace]) [--jobs N]"
 
   struct Wrong: Error {
     let message: String
   }
 
   private(set) var seeds: ClosedRange<UInt64> = 1...1_000
-  private(set) var scenario = SimulationScenario.log
+  private(set) var scenario = Scenario.log(.log)
   private(set) var trace = false
   private(set) var jobs = 1
 
@@ -82,9 +83,8 @@ struct Arguments {
       case "--trace": trace = true
       case "--scenario":
         let name = rest.popFirst() ?? ""
-        guard let found = SimulationScenario(rawValue: name) else {
-          let known = SimulationScenario.allCases.map(\.rawValue).joined(separator: ", ")
-          throw Wrong(message: "--scenario \(name): there is \(known)")
+        guard let found = Scenario(name) else {
+          throw Wrong(message: "--scenario \(name): there is \(Scenario.names.joined(separator: ", "))")
         }
         scenario = found
       case "--seed":
@@ -116,18 +116,18 @@ final class Runs: Sendable {
   private struct State {
     var next: UInt64
     var done: UInt64 = 0
-    var total = Simulation.Summary()
+    var total: Scenario.Summary
     var failed: Simulation.Failure?
   }
 
   let seeds: ClosedRange<UInt64>
-  private let scenario: SimulationScenario
+  private let scenario: Scenario
   private let state: Mutex<State>
 
-  init(_ scenario: SimulationScenario, _ seeds: ClosedRange<UInt64>) {
+  init(_ scenario: Scenario, _ seeds: ClosedRange<UInt64>) {
     self.scenario = scenario
     self.seeds = seeds
-    state = Mutex(State(next: seeds.lowerBound))
+    state = Mutex(State(next: seeds.lowerBound, total: scenario.nothing))
   }
 
   /// Of the failures that were seen, that of the smallest seed.
@@ -147,7 +147,7 @@ final class Runs: Sendable {
         if tracing { print(trace.joined(separator: "\n")) }
         state.withLock { state in
           state.done += 1
-          state.total += summary
+          state.total.add(summary)
         }
       } catch {
         state.withLock { state in
