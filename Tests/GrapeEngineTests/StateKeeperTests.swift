@@ -42,8 +42,10 @@ struct StateKeeperTests {
     }
 
     /// Commits changes to the changelog, and has them applied if `applying`.
-    func write(_ changes: [(String, String?)], processed: Int64, applying: Bool = true) async throws {
-      let (batch, base) = try await StateKeeperTests.commit(changes, to: log)
+    func write(
+      _ changes: [(String, String?)], processed: Int64, applying: Bool = true, age: Double = 0
+    ) async throws {
+      let (batch, base) = try await StateKeeperTests.commit(changes, to: log, age: age)
       guard applying else { return }
       try await withCheckedThrowingContinuation { continuation in
         keeper.apply(
@@ -84,18 +86,19 @@ struct StateKeeperTests {
   /// Commits changes to the changelog.
   @discardableResult
   static func commit(
-    _ changes: [(String, String?)], to log: InMemoryEventLog
+    _ changes: [(String, String?)], to log: InMemoryEventLog, age: Double = 0
   ) async throws -> (batch: FinishedBatch, base: Int64) {
     var builder = RecordBatchBuilder()
+    let timestamp = Int64((Date().timeIntervalSince1970 - age) * 1000)
     for (key, value) in changes {
       builder.append(
         key: try StateKey(Array(key.utf8)).bytes, value: try value.map { try StateEntry.encoded(Array($0.utf8)) },
-        headerSection: HeaderSection.empty, timestamp: 1)
+        headerSection: HeaderSection.empty, timestamp: timestamp)
     }
     let batch = try builder.take()
     let receipt = try await log.commit(
       Transaction(appends: [
-        .init(changelog, batch: batch.bytes, maxTimestamp: 1, recordCount: batch.recordCount)
+        .init(changelog, batch: batch.bytes, maxTimestamp: timestamp, recordCount: batch.recordCount)
       ]))
     return (batch, receipt.baseOffsets[0])
   }
@@ -113,6 +116,24 @@ struct StateKeeperTests {
     let log = InMemoryEventLog()
     try await log.createTopic("app.state", configuration: TopicConfiguration(partitions: 1, cleanup: .compact))
     try await body(folder, log)
+  }
+
+  @Test("a store that lacks what is old is made anew, as removals may have been dropped", arguments: [1.0, 13])
+  func oldTail(hours: Double) async throws {
+    try await Self.withFixture { folder, log in
+      let first = try Fixture(folder: folder, log: log)
+      try await first.open()
+      try await first.write([("a", "1"), ("b", "1")], processed: 1, age: hours * 3600 + 1)
+      await first.end()
+      try await Self.commit([("c", "1")], to: log, age: hours * 3600)
+      try await Self.commit([("d", "1")], to: log)
+      let second = try Fixture(folder: folder, log: log)
+      try await second.open(processed: 1)
+      #expect(try await second.contents().entries == ["a=1", "b=1", "c=1", "d=1"])
+      let isAnew = second.notes.all.contains { $0.contains("older than 12 hours") }
+      #expect(isAnew == (hours > 12))
+      await second.end()
+    }
   }
 
   @Test("what was applied is there after a stop, and what was only committed is taken from the changelog")

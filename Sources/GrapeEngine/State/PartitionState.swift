@@ -133,10 +133,28 @@ final class PartitionState {
         switch result {
         case .success(let read):
           switch read.batches.first.flatMap({ fingerprint(of: position.lastOffset, in: $0) }) {
-          case position.fingerprint: proceed(restore)
+          case position.fingerprint: goOn(restore)
           case nil: compare(restore, records: Self.comparedRecords)
           default: startOver(restore, Self.otherChangelog)
           }
+        case .failure(let error): restore.completion(.failure(StateError(error)))
+        }
+      })
+  }
+
+  /// Goes on from where the store stands, unless what follows there is so old that removals among it may have been dropped.
+  private func goOn(_ restore: Restore) {
+    guard let position = store?.position, position.changelog < restore.end else { return proceed(restore) }
+    log.offset(
+      of: changelog, at: clock.wall - Self.checkpointAge,
+      completion: restore.thread.completion { [self] result in
+        switch result {
+        case .success(let young) where position.changelog < young:
+          startOver(
+            restore,
+            "what it lacks of its changelog is older than \(Self.checkpointAge / 3_600_000) hours, and removals may be missing there"
+          )
+        case .success: proceed(restore)
         case .failure(let error): restore.completion(.failure(StateError(error)))
         }
       })
@@ -192,7 +210,7 @@ final class PartitionState {
       return startOver(restore, error.message)
     }
     switch isSame {
-    case true: proceed(restore)
+    case true: goOn(restore)
     case nil where position.changelog - records > restore.start: compare(restore, records: records * 16)
     default: startOver(restore, Self.otherChangelog)
     }
