@@ -831,7 +831,8 @@ async def s(event, ctx): await asyncio.Event().wait()
                     n.deliver([event("raw", b"wait")])
                 self.assertEqual(n.wait(), 70)
                 self.assertIn("silent", n.errors())
-                self.assertGreaterEqual(n.order.count(fake_node.HEARTBEAT), 3)
+                # How many there are in that time depends on the machine.
+                self.assertIn(fake_node.HEARTBEAT, n.order)
 
     def test_a_node_that_answers_is_not_silent(self):
         with node(self.busy, ["raw", "sleep"], heartbeatMs=50) as n:
