@@ -541,28 +541,29 @@ def report(limits: Limits, rows: list[Row], missing: list[str], options: Options
     return "\n".join(lines)
 
 
-#: Between these lines of docs/benchmarks.md stands what log_bench.py found; both programs leave the other's part alone.
+#: Between these lines of docs/benchmarks.md stands what log_bench.py found; what is behind them was written by hand. Each program
+#: leaves the others' parts alone.
 LOG_SECTION = ("<!-- log_bench.py: begin -->", "<!-- log_bench.py: end -->")
 
 
-def split_section(text: str) -> tuple[str, str]:
-    """A report without the log's section, and that section; the latter is empty if there is none."""
+def split_report(text: str) -> tuple[str, str, str]:
+    """A report up to the log's section, that section, and what is behind it; the latter two are empty if there is none."""
     begin, end = LOG_SECTION
     before, found, rest = text.partition(begin)
     section, ended, after = rest.partition(end)
-    return (before + after.lstrip("\n"), found + section + ended + "\n") if found and ended else (text, "")
+    return (before, found + section + ended, after) if found and ended else (text, "", "")
 
 
 def replace_section(path: pathlib.Path, section: str) -> None:
-    """Puts the log's section at the end of the report."""
-    kept = split_section(path.read_text())[0] if path.exists() else "# Benchmarks\n"
-    path.write_text(kept.rstrip("\n") + "\n\n" + section)
+    """Puts the log's section in the place of the old one, or at the end of the report."""
+    before, _, after = split_report(path.read_text()) if path.exists() else ("# Benchmarks\n", "", "")
+    path.write_text(before.rstrip("\n") + "\n\n" + section.rstrip("\n") + (after or "\n"))
 
 
 def replace_report(path: pathlib.Path, text: str) -> None:
     """Puts a new report before the log's section."""
-    section = split_section(path.read_text())[1] if path.exists() else ""
-    path.write_text(text.rstrip("\n") + "\n" + ("\n" + section if section else ""))
+    _, section, after = split_report(path.read_text()) if path.exists() else ("", "", "")
+    path.write_text(text.rstrip("\n") + "\n" + ("\n" + section + after if section else ""))
 
 
 def show(rows: list[Row]) -> None:
