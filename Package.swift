@@ -40,7 +40,7 @@ let package = Package(
     .target(name: "GrapeState", dependencies: ["GrapeWire", "CLMDB"]),
 
     // The message-passing layer.
-    .target(name: "GrapeLog", dependencies: ["GrapeWire", "GrapeCore"]),
+    .target(name: "GrapeLog", dependencies: ["GrapeWire", "GrapeCore", "CGrapeLinux"]),
     // State stores, and how they follow their changelogs.
     .target(name: "GrapeStore", dependencies: ["GrapeState", "GrapeLog", "GrapeWire", "CGrapeLinux"]),
     .target(

@@ -1,4 +1,5 @@
 import CGrapeLinux
+import GrapeLog
 import Synchronization
 
 /// A thread that does jobs in order, from a queue of bounded length.

@@ -1,3 +1,5 @@
+import GrapeLog
+
 /// Where the log's work in the background happens: on threads of its own, or step by step where a simulation wants it.
 package protocol LogThreads: Sendable {
   /// Runs the writer: `step` does what there is to do and tells what it found; `wait` returns when there may be more,

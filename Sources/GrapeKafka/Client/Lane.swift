@@ -14,7 +14,7 @@ final class Lane: Sendable {
 
   init(_ name: String, limit: Int = 10_000) {
     self.limit = limit
-    LogThread.start(name) { self.run() }
+    BackgroundThread.start(name) { self.run() }
   }
 
   /// Queues a job. Errors: `closed` after `stop`, `busy` if the queue is full; then the job will not be done.

@@ -53,35 +53,3 @@ enum MonotonicClock {
   /// Whole milliseconds left until `deadline`, at least 1.
   static func milliseconds(until deadline: Int64) -> Int { max(1, Int((deadline - now) / 1_000_000)) }
 }
-
-/// Threads of the log.
-enum LogThread {
-  private final class Start {
-    let name: String
-    let body: @Sendable () -> Void
-    init(_ name: String, _ body: @escaping @Sendable () -> Void) {
-      self.name = name
-      self.body = body
-    }
-  }
-
-  /// Starts a thread that takes no signals; `name` (at most 15 bytes) shows in `top`.
-  static func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
-    var all = sigset_t()
-    var before = sigset_t()
-    sigfillset(&all)
-    pthread_sigmask(SIG_SETMASK, &all, &before)
-    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-    var thread = pthread_t()
-    let result = pthread_create(
-      &thread, nil,
-      { argument in
-        let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
-        grape_name_thread(start.name)
-        start.body()
-        return nil
-      }, Unmanaged.passRetained(Start(name, body)).toOpaque())
-    precondition(result == 0, "pthread_create: error \(result)")
-    pthread_detach(thread)
-  }
-}

@@ -50,7 +50,7 @@ final class Committer: @unchecked Sendable {
 
   func forget(topic: String) { queue.forget(topic: topic) }
 
-  func start() { LogThread.start("kafka-commit") { self.run() } }
+  func start() { BackgroundThread.start("kafka-commit") { self.run() } }
 
   var ended: (@Sendable () -> Void)?
 

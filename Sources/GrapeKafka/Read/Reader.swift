@@ -77,7 +77,7 @@ final class Reader: @unchecked Sendable {
     ("allow.auto.create.topics", "false"), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"),
   ]
 
-  func start() { LogThread.start("kafka-read") { self.run() } }
+  func start() { BackgroundThread.start("kafka-read") { self.run() } }
 
   /// Most requests from outside that wait; answers to the reader's own questions are never refused.
   static let limit = 100_000

@@ -1,8 +1,8 @@
-import Glibc
-import Synchronization
+internal import CGrapeLinux
+internal import Glibc
 
-/// A thread that the log owns. Its body gets no arguments; it ends when the body returns.
-enum BackgroundThread {
+/// A thread that a log owns. Its body gets no arguments; it ends when the body returns.
+package enum BackgroundThread {
   private final class Start {
     let name: String
     let body: @Sendable () -> Void
@@ -14,7 +14,7 @@ enum BackgroundThread {
   }
 
   /// Starts a thread; `name` (at most 15 bytes) shows in `top` and `perf`.
-  static func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
+  package static func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
     // Signals are for the thread that asked for them, not for ours.
     var all = sigset_t()
     var before = sigset_t()
@@ -26,19 +26,11 @@ enum BackgroundThread {
       &thread, nil,
       { argument in
         let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
-        setName(start.name)
+        grape_name_thread(start.name)
         start.body()
         return nil
       }, Unmanaged.passRetained(Start(name, body)).toOpaque())
-    precondition(result == 0, "cannot start a thread: pthread_create: \(SystemCall.describe(result))")
+    precondition(result == 0, "cannot start a thread: pthread_create: error \(result)")
     pthread_detach(thread)
   }
-}
-
-/// Names the calling thread. Only for people who watch it, so a failure is none.
-private func setName(_ name: String) {
-  let file = open("/proc/thread-self/comm", O_WRONLY | O_CLOEXEC)
-  if file < 0 { return }
-  _ = write(file, name, name.utf8.count)
-  close(file)
 }
