@@ -171,19 +171,21 @@ class Failures(EndToEnd):
         self.assertEqual([value for value, _ in self.dead()], [b"stuck"])
 
     def test_a_handler_that_computes_for_long_is_not_taken_for_dead(self):
+        # Silence is three heartbeats. On a busy machine a thread may have to wait for a second until it runs, so they are not short.
         code = """
             import time
 
             @app.on("in")
             def receive(event, context):
-                end = time.monotonic() + 2
+                end = time.monotonic() + 8
                 while time.monotonic() < end:
                     pass
                 return "done"
         """
-        self.deploy(code, ["in"], heartbeat="200ms")
-        self.assertEqual(self.node.grape("exec", "trouble@in", "--block", "--timeout", "20s").text, "done")
-        self.assertEqual(self.node.app_stats("trouble")["workers"]["restarts"], 0)
+        self.deploy(code, ["in"], heartbeat="1s")
+        self.assertEqual(self.node.grape("exec", "trouble@in", "--block", "--timeout", "60s").text, "done")
+        self.assertEqual(self.node.app_stats("trouble")["workers"]["restarts"], 0,
+                         self.node.grape("app", "logs", "trouble").text)
 
     def test_a_caller_whose_event_kills_the_worker_gets_an_answer(self):
         code = """
