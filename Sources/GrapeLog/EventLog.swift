@@ -72,11 +72,15 @@ public protocol EventLog: AnyObject, Sendable {
   func committedOffsets(
     group: String, completion: @escaping @Sendable (Result<[TopicPartition: CommittedOffset], LogError>) -> Void)
 
-  /// Joins a consumer group. `onChange` is called with the partitions assigned and revoked, first with the initial assignment;
-  /// every partition of the topics belongs to one member of the group at a time.
+  /// Joins a consumer group. Every partition of the topics belongs to one member of the group at a time; `onChange` tells the
+  /// member of those that come and go, perhaps before `join` returns, perhaps much later: the first change may have no
+  /// partitions at all. It must not block.
+  ///
+  /// Offsets that this log commits for the group are, while it has members here, refused with `partitionLost` once the
+  /// partition is another's, if others can have it.
   func join(group: String, topics: [String], onChange: @escaping @Sendable (GroupChange) -> Void) -> GroupMembership
 
-  /// Leaves a group; its partitions go to the other members. Idempotent.
+  /// Leaves a group; its partitions go to the other members. What was under way in them must be at rest. Idempotent.
   func leave(_ membership: GroupMembership)
 
   /// Finishes what was accepted, then refuses all further operations with `closed`. Idempotent.
@@ -162,11 +166,17 @@ public struct Transaction: Sendable {
   public var appends: [Append]
   /// Progress of consumer groups.
   public var offsets: [OffsetCommit]
+  /// True: while the log cannot be reached the transaction waits, however long that takes, instead of being refused as
+  /// `busy` in the end. For what was begun and can only go on.
+  public var isPatient: Bool
 
-  public init(durability: Durability = .disk, appends: [Append] = [], offsets: [OffsetCommit] = []) {
+  public init(
+    durability: Durability = .disk, appends: [Append] = [], offsets: [OffsetCommit] = [], isPatient: Bool = false
+  ) {
     self.durability = durability
     self.appends = appends
     self.offsets = offsets
+    self.isPatient = isPatient
   }
 
   /// One record batch for one partition.
@@ -191,11 +201,15 @@ public struct Transaction: Sendable {
     public var group: String
     public var partition: TopicPartition
     public var committed: CommittedOffset
+    /// What this transaction builds on: the offset of the group's commit before, in this partition. A log whose transactions
+    /// can fail singly refuses it with `outOfSequence` if that one has failed; nil: it builds on nothing.
+    public var previous: Int64?
 
-    public init(group: String, partition: TopicPartition, committed: CommittedOffset) {
+    public init(group: String, partition: TopicPartition, committed: CommittedOffset, previous: Int64? = nil) {
       self.group = group
       self.partition = partition
       self.committed = committed
+      self.previous = previous
     }
   }
 }
@@ -281,13 +295,32 @@ public struct GroupMembership: Hashable, Sendable {
   public init(id: UInt64) { self.id = id }
 }
 
-/// Partitions that came and went. Work on revoked partitions must not be committed after `onChange` has returned.
+/// What a member of a consumer group is told: which partitions come to it, and which go.
+///
+/// A member is told one change after the other. One that revokes partitions must be followed by `finish`: the next
+/// comes only then, unless partitions are lost meanwhile.
 public struct GroupChange: Sendable {
+  /// The member's from now on.
   public var assigned: [TopicPartition]
+  /// To be given up in order: nothing new is begun in them, what is under way is committed or abandoned, then `finish` is
+  /// called. Nobody else gets them before.
   public var revoked: [TopicPartition]
+  /// Gone, and perhaps with another member already: what is not committed cannot be committed any more. Also those of an
+  /// unfinished revocation, if its time ran out.
+  public var lost: [TopicPartition]
+  private let finished: @Sendable () -> Void
 
-  public init(assigned: [TopicPartition], revoked: [TopicPartition]) {
+  /// - Parameter finished: called by `finish`, perhaps more than once, on any thread.
+  public init(
+    assigned: [TopicPartition] = [], revoked: [TopicPartition] = [], lost: [TopicPartition] = [],
+    finished: @escaping @Sendable () -> Void = {}
+  ) {
     self.assigned = assigned
     self.revoked = revoked
+    self.lost = lost
+    self.finished = finished
   }
+
+  /// Lets go of the revoked partitions. Any thread; further calls do nothing.
+  public func finish() { finished() }
 }

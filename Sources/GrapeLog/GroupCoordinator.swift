@@ -3,30 +3,30 @@ import Synchronization
 /// Consumer groups of a log whose members all live in this process: keeps the assignments and tells the members, in
 /// order, without holding a lock while it does.
 ///
-/// A partition that moves is revoked from the old owner, whose `onChange` has returned, before it is assigned to the
-/// new one.
+/// A partition that moves is assigned to its new owner once the old one has finished with it, or has left.
 package final class GroupCoordinator: Sendable {
-  private struct Member: Sendable {
+  fileprivate struct Member: Sendable {
     let group: String
     let onChange: @Sendable (GroupChange) -> Void
   }
 
-  private struct State: Sendable {
+  fileprivate struct State: Sendable {
     var groups: [String: GroupAssignment] = [:]
     var members: [UInt64: Member] = [:]
     var topics: [String: Int32] = [:]
     var lastID: UInt64 = 0
     var undelivered: [(member: UInt64, change: GroupChange)] = []
     var next = 0
-    /// One thread delivers at a time; the others leave their changes to it.
-    var delivering = false
+    /// The change that a member is being told, or has not finished: one at a time, the others wait.
+    var current: (number: UInt64, member: UInt64)?
+    var lastNumber: UInt64 = 0
 
     mutating func queue(_ changes: [GroupAssignment.Change]) {
       for change in changes where !change.revoked.isEmpty {
-        undelivered.append((change.member, GroupChange(assigned: [], revoked: change.revoked)))
+        undelivered.append((change.member, GroupChange(revoked: change.revoked)))
       }
       for change in changes where !change.assigned.isEmpty || change.revoked.isEmpty {
-        undelivered.append((change.member, GroupChange(assigned: change.assigned, revoked: [])))
+        undelivered.append((change.member, GroupChange(assigned: change.assigned)))
       }
     }
   }
@@ -62,6 +62,8 @@ package final class GroupCoordinator: Sendable {
       else { return }
       state.queue(assignment.leave(membership.id))
       if !assignment.isEmpty { state.groups[member.group] = assignment }
+      // It will not finish any more.
+      if state.current?.member == membership.id { state.current = nil }
     }
     deliver()
   }
@@ -80,24 +82,36 @@ package final class GroupCoordinator: Sendable {
   }
 
   private func deliver() {
-    var first = true
-    while true {
-      let next = state.withLock { state -> (Member?, GroupChange)? in
-        if first && state.delivering { return nil }
-        if state.next == state.undelivered.count {
-          state.undelivered.removeAll(keepingCapacity: true)
-          state.next = 0
-          state.delivering = false
-          return nil
-        }
-        state.delivering = true
-        let (member, change) = state.undelivered[state.next]
-        state.next += 1
-        return (state.members[member], change)
-      }
-      guard let (member, change) = next else { return }
-      first = false
-      member?.onChange(change)
+    while let (number, member, change) = state.withLock({ $0.takeNext() }) {
+      member?.onChange(
+        GroupChange(assigned: change.assigned, revoked: change.revoked) { [self] in
+          if state.withLock({ $0.end(number) }) { deliver() }
+        })
+      if change.revoked.isEmpty || member == nil { _ = state.withLock { $0.end(number) } }
     }
+  }
+}
+
+extension GroupCoordinator.State {
+  /// The next change to be told; nil: there is none, or it is not time yet.
+  fileprivate mutating func takeNext() -> (number: UInt64, GroupCoordinator.Member?, GroupChange)? {
+    guard current == nil else { return nil }
+    guard next < undelivered.count else {
+      undelivered.removeAll(keepingCapacity: true)
+      next = 0
+      return nil
+    }
+    let (member, change) = undelivered[next]
+    next += 1
+    lastNumber += 1
+    current = (lastNumber, member)
+    return (lastNumber, members[member], change)
+  }
+
+  /// Ends the telling of a change; false if it had ended before.
+  fileprivate mutating func end(_ number: UInt64) -> Bool {
+    guard current?.number == number else { return false }
+    current = nil
+    return true
   }
 }

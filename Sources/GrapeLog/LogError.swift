@@ -5,7 +5,7 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
     private enum Kind: String {
       case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, noSpace,
         failed,
-        corrupt, locked, unsupportedFormat, closed
+        corrupt, locked, unsupportedFormat, closed, partitionLost, outOfSequence
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -30,6 +30,10 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
     /// Written by a newer version.
     public static let unsupportedFormat = Code(.unsupportedFormat)
     public static let closed = Code(.closed)
+    /// The partition has gone to another member of the consumer group; nothing was written.
+    public static let partitionLost = Code(.partitionLost)
+    /// A commit that this one builds on has failed; nothing was written.
+    public static let outOfSequence = Code(.outOfSequence)
     public var description: String { kind.rawValue }
   }
 

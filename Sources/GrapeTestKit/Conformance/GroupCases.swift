@@ -57,6 +57,32 @@ extension EventLogConformance {
       probe.log.leave(other)
       try ledger.check()
     },
+    Case("a partition goes to its new owner only when the old one has finished with it") { probe in
+      try await probe.createTopic("a", partitions: 4)
+      let ledger = OwnershipLedger()
+      let one = ledger.join(probe.log, "g", ["a"], as: 1)
+      ledger.hold(1)
+      let two = ledger.join(probe.log, "g", ["a"], as: 2)
+      try expect(ledger.owned(by: 2), equals: [], "while the first has not finished")
+      try expect(ledger.finishHeld(), equals: 1, "revocations")
+      try expect(ledger.owned(by: 2).count, equals: 2, "once it has")
+      ledger.hold(2)
+      ledger.leaving(1)
+      probe.log.leave(one)
+      ledger.forget(1)
+      try expect(ledger.owned(by: 2).count, equals: 4, "after the first has left")
+      // Those of members that are gone change nothing.
+      ledger.hold(2)
+      let three = ledger.join(probe.log, "g", ["a"], as: 3)
+      ledger.leaving(2)
+      probe.log.leave(two)
+      ledger.forget(2)
+      try expect(ledger.owned(by: 3).count, equals: 4, "after one left without finishing")
+      try expect(ledger.finishHeld(), equals: 1, "revocations of who has left")
+      try expect(ledger.owned(by: 3).count, equals: 4, "after they were finished late")
+      probe.log.leave(three)
+      try ledger.check()
+    },
     Case("members are told of topics that come and go") { probe in
       let ledger = OwnershipLedger()
       let member = ledger.join(probe.log, "g", ["a"], as: 1)
@@ -102,6 +128,8 @@ private final class OwnershipLedger: Sendable {
     var leaving: Set<Int> = []
     var groups: [Int: String] = [:]
     var fault: String?
+    var holding: Set<Int> = []
+    var held: [GroupChange] = []
   }
 
   private let state = Mutex(State())
@@ -127,6 +155,34 @@ private final class OwnershipLedger: Sendable {
         state.owned[member, default: []].insert(partition)
       }
     }
+    if !change.revoked.isEmpty { finish(change, member) }
+  }
+
+  /// Finishes a revocation, or keeps it for later.
+  private func finish(_ change: GroupChange, _ member: Int) {
+    let isHeld = state.withLock { state in
+      guard state.holding.contains(member) else { return false }
+      state.held.append(change)
+      return true
+    }
+    if !isHeld { change.finish() }
+  }
+
+  /// The member takes its time over revocations until `finishHeld`.
+  func hold(_ member: Int) { _ = state.withLock { $0.holding.insert(member) } }
+
+  /// Finishes what was held back, twice; returns how many that were.
+  func finishHeld() -> Int {
+    let held = state.withLock { state in
+      defer { state.held = [] }
+      state.holding = []
+      return state.held
+    }
+    for change in held {
+      change.finish()
+      change.finish()
+    }
+    return held.count
   }
 
   func owned(by member: Int) -> Set<TopicPartition> { state.withLock { $0.owned[member] ?? [] } }
