@@ -83,8 +83,8 @@ let package = Package(
     .target(
       name: "GrapeNode",
       dependencies: [
-        "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeReactor",
-        "GrapeCore", "GrapeWire", "CGrapeLinux", "CGrapeResources",
+        "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapePackages", "GrapeCommitLog", "GrapeKafka", "GrapeLog",
+        "GrapeReactor", "GrapeCore", "GrapeWire", "CGrapeLinux", "CGrapeResources",
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "DequeModule", package: "swift-collections"),
         .product(name: "Logging", package: "swift-log"),
@@ -103,7 +103,7 @@ let package = Package(
     .executableTarget(
       name: "GrapeCLI",
       dependencies: [
-        "Grape", "GrapeNode", "GrapePackages", "GrapeCommitLog", "GrapeLog", "GrapeCore", "GrapeWire",
+        "Grape", "GrapeNode", "GrapePackages", "GrapeCommitLog", "GrapeKafka", "GrapeLog", "GrapeCore", "GrapeWire",
         "CGrapeResources", "CGrapeLinux", "CZstd",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Crypto", package: "swift-crypto"),

@@ -1,5 +1,4 @@
 internal import CGrapeLinux
-internal import GrapeCommitLog
 internal import GrapeCore
 internal import GrapeEngine
 internal import GrapeLog
@@ -11,7 +10,7 @@ internal import Logging
 internal import ServiceLifecycle
 internal import UnixSignals
 
-/// A node: the embedded log, the engines of the deployed applications and the socket that leads to them, put together.
+/// A node: its log, the engines of the deployed applications and the socket that leads to them, put together.
 public enum Node {
   /// Runs a node until SIGINT, SIGTERM or the operation `node.stop`.
   ///
@@ -59,7 +58,8 @@ struct NodeService: Service {
     let started = grape_monotonic_ns()
     try Files.makeDirectory(configuration.dataDirectory)
     for folder in ["logs", "sdk", "cache"] { try Files.makeDirectory("\(configuration.dataDirectory)/\(folder)") }
-    let log = try openLog()
+    let opened = try NodeLog.open(configuration, logger: logger)
+    let log = opened.log
     do {
       try claimSocket()
       try LaunchPlanner.installSDKs(in: configuration.dataDirectory + "/sdk")
@@ -67,12 +67,12 @@ struct NodeService: Service {
       let thread = try WorkThread(name: "deployer")
       let deployer = Deployer(dataDirectory: configuration.dataDirectory, log: log, thread: thread)
       let apps = try await deployer.load()
-      let reactor = try startReactor(log)
+      let reactor = try startReactor(opened)
       let state = try startState(log)
       let archive = try StateArchive(
         scratch: configuration.dataDirectory + "/scratch", log: log, thread: try WorkThread(name: "state-archive"))
       let core = try await startCore(
-        reactor, log: log, state: state, deployer: deployer, archive: archive, apps: apps)
+        reactor, log: opened, state: state, deployer: deployer, archive: archive, apps: apps)
       logger.info(
         "node ready",
         metadata: [
@@ -89,33 +89,6 @@ struct NodeService: Service {
     }
     await log.close()
     logger.info("node stopped", metadata: ["node": "\(configuration.name)"])
-  }
-
-  private func openLog() throws -> CommitLog {
-    var options = CommitLogOptions()
-    options.segmentBytes = configuration.segmentBytes
-    options.tailCacheBytes = configuration.cacheBytes
-    options.lowSpaceBytes = configuration.lowSpaceBytes
-    // A lone call's commits are written on the reactor's thread; what gathers under load goes to the writer's, beside which
-    // the reactor goes on gathering.
-    options.assistBytes = 1536
-    // Never reached: the gate holds clients and workers back long before.
-    options.queueBytes = 1 << 30
-    let (log, report): (CommitLog, RecoveryReport)
-    do throws(LogError) {
-      (log, report) = try CommitLog.open(directory: configuration.dataDirectory, options: options)
-    } catch {
-      throw NodeError("the log in \(configuration.dataDirectory) cannot be opened: \(error.message)")
-    }
-    for cut in report.cuts {
-      logger.warning(
-        "the log's torn tail was cut off; nothing acknowledged as on disk was in it",
-        metadata: [
-          "file": "\(cut.file)", "position": "\(cut.position)", "bytes": "\(cut.bytes)", "reason": "\(cut.reason)",
-          "copy": "\(cut.copy)",
-        ])
-    }
-    return log
   }
 
   /// The data directory is ours (the log is locked), so a socket in it is a leftover; one elsewhere may be somebody's.
@@ -138,7 +111,7 @@ struct NodeService: Service {
     guard unlink(path) == 0 else { throw NodeError("unlink \(path): \(String(cString: strerror(errno)))") }
   }
 
-  private func createSystemTopics(_ log: CommitLog) async throws {
+  private func createSystemTopics(_ log: any EventLog) async throws {
     do throws(LogError) {
       try await log.ensureTopic(
         SystemTopic.registry, configuration: TopicConfiguration(partitions: 1, cleanup: .compact))
@@ -150,17 +123,13 @@ struct NodeService: Service {
     }
   }
 
-  private func startReactor(_ log: CommitLog) throws -> Reactor {
+  private func startReactor(_ log: NodeLog) throws -> Reactor {
     let reactor = try Reactor()
-    try startThread(name: "reactor") {
-      log.becomeDeputy()
-      reactor.run()
-      log.resignDeputy()
-    }
+    try startThread(name: "reactor") { log.run { reactor.run() } }
     return reactor
   }
 
-  private func startState(_ log: CommitLog) throws -> StateKeeper {
+  private func startState(_ log: any EventLog) throws -> StateKeeper {
     let provider: LMDBStateStoreProvider
     do throws(StateError) {
       provider = try LMDBStateStoreProvider(root: configuration.dataDirectory + "/state")
@@ -196,7 +165,7 @@ struct NodeService: Service {
   }
 
   private func startCore(
-    _ reactor: Reactor, log: CommitLog, state: StateKeeper, deployer: Deployer, archive: StateArchive,
+    _ reactor: Reactor, log: NodeLog, state: StateKeeper, deployer: Deployer, archive: StateArchive,
     apps: [InstalledApp]
   ) async throws -> ReactorBound<NodeCore> {
     let launcher = LaunchPlanner(
@@ -205,11 +174,11 @@ struct NodeService: Service {
     let (configuration, logger, requestStop) = (configuration, logger, requestStop)
     return try await reactor.perform { finish in
       let core = NodeCore(
-        configuration: configuration, log: log, state: state, reactor: reactor, launcher: launcher, logger: logger)
+        configuration: configuration, log: log.log, state: state, reactor: reactor, launcher: launcher, logger: logger)
       let bound = ReactorBound(core, reactor: reactor)
       // The ends of a turn, in this order: gathered events become commits, commits are written, what came of it is sent.
       reactor.atTurnEnd { core.intake.flush() }
-      reactor.atTurnEnd { log.assist() }
+      reactor.atTurnEnd { log.endTurn() }
       reactor.atTurnEnd { core.flusher.flush() }
       core.calls.start { error in
         if let error { return finish(.failure(NodeError("the reply topic cannot be read: \(error.message)"))) }
@@ -218,7 +187,7 @@ struct NodeService: Service {
           do throws(SystemError) {
             try core.listen(
               admin: AdminService(
-                core: core, deployer: deployer, archive: archive, logStatistics: { log.statistics.json },
+                core: core, deployer: deployer, archive: archive, logStatistics: { log.statistics() },
                 requestStop: requestStop))
             finish(.success(bound))
           } catch {
@@ -249,18 +218,5 @@ struct NodeService: Service {
       logger.warning("reactor stopped early", metadata: ["error": "\(error)"])
     }
     reactor.stop()
-  }
-}
-
-extension CommitLogStatistics {
-  /// As in the answer to `stats`.
-  var json: JSONValue {
-    [
-      "commits": JSONValue(commits), "groups": JSONValue(groups), "bytes": JSONValue(bytes), "syncs": JSONValue(syncs),
-      "assisted": JSONValue(assisted),
-      "syncMicros": [
-        "p50": .int(syncTime.percentile(0.5) / 1000), "p99": .int(syncTime.percentile(0.99) / 1000),
-      ],
-    ]
   }
 }

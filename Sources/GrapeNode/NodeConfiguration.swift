@@ -11,6 +11,8 @@ public struct NodeConfiguration: Sendable {
   public var name: NodeName
   /// Where the node says what it does.
   public var logger: Logger
+  /// The log that it works on. The next three are of the embedded one.
+  public var log: NodeLogChoice
   /// Bytes of one segment file of the log.
   public var segmentBytes: Int
   /// Bytes of recent batches kept in memory for readers that keep up.
@@ -27,7 +29,8 @@ public struct NodeConfiguration: Sendable {
 
   public init(
     dataDirectory: String, socketPath: String? = nil, name: NodeName, logger: Logger,
-    segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024, lowSpaceBytes: Int64? = nil,
+    log: NodeLogChoice = .embedded, segmentBytes: Int = 64 * 1024 * 1024, cacheBytes: Int = 32 * 1024 * 1024,
+    lowSpaceBytes: Int64? = nil,
     eventLimit: Int = 8 * 1024 * 1024,
     hopLimit: Int = 64, shutdownTimeout: Duration = .seconds(20)
   ) {
@@ -35,6 +38,7 @@ public struct NodeConfiguration: Sendable {
     self.socketPath = socketPath
     self.name = name
     self.logger = logger
+    self.log = log
     self.segmentBytes = segmentBytes
     self.cacheBytes = cacheBytes
     self.lowSpaceBytes = lowSpaceBytes

@@ -1,5 +1,7 @@
 import ArgumentParser
 import Glibc
+import GrapeKafka
+import GrapeNode
 import Logging
 
 /// What `grape serve` was asked to run.
@@ -11,6 +13,8 @@ struct ServeSettings: Sendable {
   var segmentSize: Int
   /// Bytes free on the disk below which new events are refused; nil: two segments.
   var lowSpace: Int?
+  /// The log to work on.
+  var log: NodeLogChoice
   var logger: Logger
 }
 
@@ -40,6 +44,17 @@ struct ServeCommand: AsyncParsableCommand {
 
   @Option(help: ArgumentHelp("The node's name. Default: the host's.", valueName: "name"), transform: parseNodeName)
   var name: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "The log to work on: \"embedded\", or a cluster's as kafka://host:port,host:port/namespace (the namespace may be left out).",
+      valueName: "log"), transform: parseLog)
+  var log: NodeLogChoice = .embedded
+
+  @Option(
+    help: ArgumentHelp("A setting for librdkafka; may be given several times.", valueName: "name=value"),
+    transform: parseSetting)
+  var kafkaSetting: [KafkaSetting] = []
 
   @Option(
     help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "level"),
@@ -73,9 +88,50 @@ struct ServeCommand: AsyncParsableCommand {
       try await runNode(
         ServeSettings(
           dataDirectory: data, socketPath: socketPath, name: name ?? hostName(), segmentSize: segmentSize,
-          lowSpace: lowSpace, logger: logger))
+          lowSpace: lowSpace, log: try configuredLog(), logger: logger))
     }
   }
+}
+
+/// A setting of librdkafka.
+struct KafkaSetting: Sendable {
+  var name: String
+  var value: String
+}
+
+extension ServeCommand {
+  private func configuredLog() throws -> NodeLogChoice {
+    guard case .kafka(var kafka) = log else {
+      guard kafkaSetting.isEmpty else {
+        throw CommandFailure(.usage, "--kafka-setting is for a log on Kafka: --log kafka://host:port")
+      }
+      return log
+    }
+    for setting in kafkaSetting { kafka.settings[setting.name] = setting.value }
+    return .kafka(kafka)
+  }
+}
+
+private func parseLog(_ text: String) throws -> NodeLogChoice {
+  if text == "embedded" { return .embedded }
+  let prefix = "kafka://"
+  guard text.hasPrefix(prefix) else {
+    throw ValidationError("a log is \"embedded\" or kafka://host:port,host:port/namespace")
+  }
+  let parts = text.dropFirst(prefix.count).split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+  guard let brokers = parts.first, !brokers.isEmpty else {
+    throw ValidationError("kafka:// is followed by the cluster's brokers, as in kafka://host:9092,host:9092")
+  }
+  var configuration = KafkaConfiguration(bootstrapServers: String(brokers), transactionalID: "node")
+  configuration.namespace = parts.count > 1 ? String(parts[1]) : ""
+  return .kafka(configuration)
+}
+
+private func parseSetting(_ text: String) throws -> KafkaSetting {
+  guard let equals = text.firstIndex(of: "="), equals > text.startIndex else {
+    throw ValidationError("a setting is given as name=value, as in security.protocol=ssl")
+  }
+  return KafkaSetting(name: String(text[..<equals]), value: String(text[text.index(after: equals)...]))
 }
 
 /// A path from the root, so that a change of folder does not change its meaning.

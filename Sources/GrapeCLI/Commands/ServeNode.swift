@@ -1,5 +1,6 @@
 import Glibc
 import GrapeCore
+import GrapeKafka
 import GrapeNode
 
 /// Runs a node until it is told to stop.
@@ -8,7 +9,7 @@ func runNode(_ settings: ServeSettings) async throws {
   do throws(NameError) { name = try NodeName(settings.name) } catch { throw CommandFailure(.usage, error.message) }
   let configuration = NodeConfiguration(
     dataDirectory: settings.dataDirectory, socketPath: settings.socketPath, name: name, logger: settings.logger,
-    segmentBytes: settings.segmentSize,
+    log: settings.log, segmentBytes: settings.segmentSize,
     lowSpaceBytes: settings.lowSpace.map(Int64.init))
   do {
     try await Node.run(configuration, environment: processEnvironment())
