@@ -23,14 +23,14 @@ extension ApplicationEngine {
   /// Notes events from the moment on at which the log has been given them. In the order in which it has.
   public func noteAppended(_ arrival: Arrival) {
     let lane = Int(arrival.partition)
-    guard backlogs.indices.contains(lane) else { return }
+    guard tenures.indices.contains(lane), tenures[lane].isHere else { return }
     change(lane) { $0.appended(arrival.counts, timestamp: arrival.timestamp) }
   }
 
   /// Takes back what `noteAppended` noted: the log refused it.
   public func noteRefused(_ arrival: Arrival) {
     let lane = Int(arrival.partition)
-    guard backlogs.indices.contains(lane) else { return }
+    guard tenures.indices.contains(lane), tenures[lane].isHere else { return }
     change(lane) { $0.withdrawn(arrival.counts) }
   }
 
@@ -76,27 +76,25 @@ extension ApplicationEngine {
 
   // MARK: What waited at the start
 
-  /// Counts what waited when the engine started, in the background.
-  func countBacklog() {
-    for index in lanes.indices where lanes[index].lag > 0 {
-      countBacklog(lane: index, from: lanes[index].processed, to: lanes[index].end)
-    }
+  /// Counts what waited when the lane began, in the background.
+  func countBacklog(_ index: Int) {
+    countBacklog(lane: index, from: lanes[index].processed, to: lanes[index].end, term: tenures[index].term)
   }
 
-  private func countBacklog(lane index: Int, from offset: Int64, to end: Int64) {
+  private func countBacklog(lane index: Int, from offset: Int64, to end: Int64, term: Int) {
     let offset = max(offset, backlogs[index].first)
     guard offset < end else { return }
     log.read(
       TopicPartition(topic, lanes[index].partition), from: offset, maxBytes: 256 * 1024,
       completion: reactor.completion { [self] result in
         // Only figures depend on it; the same fault is reported when the events are to be delivered.
-        guard case .success(let read) = result, let last = read.batches.last else { return }
+        guard isTerm(term, index), case .success(let read) = result, let last = read.batches.last else { return }
         for batch in read.batches {
           var counts = [Int](repeating: 0, count: slotNames.count)
           _ = add(batch, from: max(offset, backlogs[index].first), to: end, into: &counts)
           backlogs[index].counted(counts, upTo: min(batch.lastOffset + 1, end), timestamp: batch.maxTimestamp)
         }
-        countBacklog(lane: index, from: last.lastOffset + 1, to: end)
+        countBacklog(lane: index, from: last.lastOffset + 1, to: end, term: term)
       })
   }
 

@@ -21,15 +21,17 @@ extension ApplicationEngine {
   func fetchWrites(_ index: Int) {
     guard let position = chores[index].planRead() else { return }
     let partition = writesPartition(index)
-    let fired = reactor.completion { [self] (_: Void) in readWrites(index, from: position) }
+    let term = tenures[index].term
+    let fired = reactor.completion { [self] (_: Void) in readWrites(index, from: position, term) }
     _ = log.whenAvailable(partition, after: position) { fired(()) }
   }
 
-  private func readWrites(_ index: Int, from position: Int64) {
-    guard chores.indices.contains(index) else { return }
+  private func readWrites(_ index: Int, from position: Int64, _ term: Int) {
+    guard isTerm(term, index) else { return }
     log.read(
       writesPartition(index), from: position, maxBytes: Self.writesAtATime,
       completion: reactor.completion { [self] result in
+        guard isTerm(term, index) else { return }
         switch result {
         case .success(let read):
           if read.batches.isEmpty {
@@ -44,6 +46,7 @@ extension ApplicationEngine {
           problem = "cannot read \(writesTopic)/\(lanes[index].partition) at \(position): \(error.message)"
           note("error", problem!)
           reactor.schedule(after: 1_000_000_000) { [self] in
+            guard isTerm(term, index) else { return }
             chores[index].readNothing()
             schedulePump()
           }
@@ -52,9 +55,11 @@ extension ApplicationEngine {
   }
 
   private func skipWrites(_ index: Int) {
+    let term = tenures[index].term
     log.bounds(
       of: writesPartition(index),
       completion: reactor.completion { [self] result in
+        guard isTerm(term, index) else { return }
         guard case .success(let bounds) = result else { return chores[index].readNothing() }
         note(
           "error", "writes up to \(bounds.start) of \(writesTopic)/\(lanes[index].partition) are no longer kept")
@@ -221,7 +226,8 @@ extension ApplicationEngine {
     if chore == .writes {
       transaction.offsets = [
         .init(
-          group: name.text, partition: writesPartition(index), committed: CommittedOffset(offset: proposal.position))
+          group: name.text, partition: writesPartition(index), committed: CommittedOffset(offset: proposal.position),
+          previous: chores[index].position)
       ]
     }
     guard !transaction.appends.isEmpty || !transaction.offsets.isEmpty else {
@@ -229,18 +235,15 @@ extension ApplicationEngine {
     }
     if !proposal.changes.isEmpty { stateGates[index].nodeWrote() }
     for arrival in arrivals { noteAppended(arrival) }
-    unfinishedCommits += 1
-    environment.gate.commit(transaction) { [self] outcome in
+    commit(transaction, lane: index) { [self] outcome in
       switch outcome {
       case .success(let receipt):
-        unfinishedCommits -= 1
         applyState(transaction, receipt, lane: index, processed: lanes[index].processed)
         choreEnded(chore, lane: index, proposal)
-      case .failure(let error):
+      case .failure:
         for arrival in arrivals { noteRefused(arrival) }
-        environment.gate.breakOff(error)
-        problem = "cannot commit: \(error.message)"
-        note("error", problem!)
+        // The lane begins again, or nothing does.
+        chores[index].ended(chore, now: reactor.now, keepingWrites: true)
       }
     }
   }

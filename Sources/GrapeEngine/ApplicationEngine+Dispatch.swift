@@ -9,13 +9,15 @@ extension ApplicationEngine {
   /// Keeps one delivery's worth of events at hand.
   func fetch(_ index: Int) {
     let partition = TopicPartition(topic, lanes[index].partition)
+    let term = tenures[index].term
     switch lanes[index].planFetch(batchBytes: profile.batchBytes) {
     case .read(let offset):
       log.read(
         partition, from: offset, maxBytes: profile.batchBytes,
-        completion: reactor.completion { [self] in took($0, lane: index, from: offset) })
+        completion: reactor.completion { [self] in if isTerm(term, index) { took($0, lane: index, from: offset) } })
     case .watch(let offset):
       let fired = reactor.completion { [self] (_: Void) in
+        guard isTerm(term, index) else { return }
         watches[partition.partition] = nil
         lanes[index].grew(past: offset)
         schedulePump()
@@ -24,6 +26,9 @@ extension ApplicationEngine {
     case nil: break
     }
   }
+
+  /// Whether a lane is still in the term in which something was asked for.
+  func isTerm(_ term: Int, _ index: Int) -> Bool { tenures[index].isHere && tenures[index].term == term }
 
   private func took(_ result: Result<ReadResult, LogError>, lane index: Int, from offset: Int64) {
     switch result {
@@ -39,7 +44,9 @@ extension ApplicationEngine {
     case .failure(let error):
       problem = "cannot read \(topic)/\(lanes[index].partition) at \(offset): \(error.message)"
       note("error", problem!)
+      let term = tenures[index].term
       reactor.schedule(after: 1_000_000_000) { [self] in
+        guard isTerm(term, index) else { return }
         lanes[index].readFailed()
         schedulePump()
       }
@@ -48,9 +55,11 @@ extension ApplicationEngine {
 
   /// Retention has overtaken the application: it goes on with what is left, and says so.
   private func skipDropped(lane index: Int, _ offset: Int64) {
+    let term = tenures[index].term
     log.bounds(
       of: TopicPartition(topic, lanes[index].partition),
       completion: reactor.completion { [self] result in
+        guard isTerm(term, index) else { return }
         guard case .success(let bounds) = result else { return lanes[index].readFailed() }
         note(
           "error", "events \(offset) to \(bounds.start - 1) of \(topic)/\(lanes[index].partition) are no longer kept")
@@ -75,7 +84,10 @@ extension ApplicationEngine {
     guard stateGates[index].admits(session.id),
       session.turns.admits(suspect: plan.isSuspect, isIdle: session.deliveries.isEmpty)
     else { return }
-    guard session.deliveries.count < profile.credits, let connection = session.connection else { return }
+    guard session.deliveries.count < profile.credits, let connection = session.connection,
+      // One that was given up in this lane.
+      !session.deliveries.values.contains(lanes[index].partition)
+    else { return }
     let slices: [ByteSlice]
     do throws(WireError) {
       slices = try deliverable(plan.batches, zstd: session.acceptsZstd)

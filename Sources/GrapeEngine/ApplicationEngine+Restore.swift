@@ -45,17 +45,12 @@ extension ApplicationEngine {
       return completion(.failure(StateError(.tooLarge, error.message)))
     }
     stateGates[index].nodeWrote()
-    unfinishedCommits += 1
-    environment.gate.commit(transaction) { [self] outcome in
+    commit(transaction, lane: index) { [self] outcome in
       switch outcome {
       case .success(let receipt):
-        unfinishedCommits -= 1
         applyState(transaction, receipt, lane: index, processed: lanes[index].processed)
         whenApplied(partition..<partition + 1) { completion(.success(())) }
       case .failure(let error):
-        environment.gate.breakOff(error)
-        problem = "cannot commit: \(error.message)"
-        note("error", problem!)
         completion(.failure(StateError(.unavailable, error.message)))
       }
     }

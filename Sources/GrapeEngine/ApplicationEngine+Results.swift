@@ -10,9 +10,12 @@ internal import Logging
 extension ApplicationEngine {
   /// Takes a RESULT. A worker that breaks the rules is ended; what it held is run again elsewhere.
   func take(_ header: FrameHeader, _ body: ByteSlice, from session: WorkerSession) {
-    guard let partition = session.deliveries[header.id],
-      let delivery = lanes[Int(partition)].delivery, delivery.id == header.id
-    else { return condemn(session, "it answered delivery \(header.id), which it was not given") }
+    guard let partition = session.deliveries[header.id] else {
+      return condemn(session, "it answered delivery \(header.id), which it was not given")
+    }
+    guard let delivery = lanes[Int(partition)].delivery, delivery.id == header.id else {
+      return dropResult(header, from: session)
+    }
     let result: WorkerResult
     var transaction = Transaction(durability: Durability(profile.durability))
     var appended: [(ApplicationEngine, Arrival)] = []
@@ -41,6 +44,16 @@ extension ApplicationEngine {
     }
     settle(result, delivery: delivery, lane: Int(partition), transaction: &transaction, worker: session.name)
     commit(transaction, lane: Int(partition), result: result, delivery: delivery, appended: appended)
+    schedulePump()
+    settleStop()
+  }
+
+  /// The partition has gone, or begun again, since: what came of its events is not to be committed.
+  private func dropResult(_ header: FrameHeader, from session: WorkerSession) {
+    session.deliveries[header.id] = nil
+    session.turns.answered()
+    session.lastHeard = reactor.now
+    session.unchangedSince = reactor.now
     schedulePump()
     settleStop()
   }
@@ -163,32 +176,25 @@ extension ApplicationEngine {
   ) {
     var transaction = proposed
     let offset = lanes[index].processed
-    let tellsOffset = mustTellOffset(lane: index, result)
-    if tellsOffset { transaction.offsets = [offsetCommit(lane: index)] }
+    let told = mustTellOffset(lane: index, result) ? offsetCommit(lane: index) : nil
+    if let told { transaction.offsets = [told] }
     for (engine, arrival) in appended { engine.noteAppended(arrival) }
     // Nothing came of the events, and the log will be told later that they are done.
-    if transaction.appends.isEmpty, !tellsOffset { return record(result, delivery: delivery) }
-    unfinishedCommits += 1
-    environment.gate.commit(transaction) { [self] outcome in
+    if transaction.appends.isEmpty, told == nil {
+      trails[index].moved(to: offset)
+      return record(result, delivery: delivery)
+    }
+    if told == nil { trails[index].handedOver(upTo: offset) } else { trails[index].moved(to: offset) }
+    commit(transaction, lane: index, of: delivery) { [self] outcome in
       switch outcome {
       case .success(let receipt):
-        unfinishedCommits -= 1
-        if tellsOffset { lanes[index].committed(upTo: offset) }
+        if let told { lanes[index].committed(upTo: told.committed.offset) } else { trails[index].confirmedFirst() }
         record(result, delivery: delivery)
         applyState(transaction, receipt, lane: index, processed: offset)
-      case .failure(let error):
+      case .failure:
         for (engine, arrival) in appended { engine.noteRefused(arrival) }
-        commitFailed(error)
       }
     }
-  }
-
-  /// The log takes no more; what was not committed runs again when the node is started anew.
-  private func commitFailed(_ error: LogError) {
-    environment.gate.breakOff(error)
-    problem = "cannot commit: \(error.message)"
-    note("error", problem!)
-    logger.error("commit failed", metadata: ["app": "\(name)", "error": "\(error)"])
   }
 
   /// Whether a result's commit says how far the lane is: always, if effects are to come about exactly once. Attempts are always told, as they must be durable
@@ -203,30 +209,29 @@ extension ApplicationEngine {
 
   /// Tells the log how far the lanes are of which that is due.
   func commitOffsets(upTo time: Int64) {
-    var transaction = Transaction(durability: Durability(profile.durability))
-    var told: [(lane: Int, offset: Int64)] = []
+    guard environment.gate.failure == nil else { return }
     for index in lanes.indices {
-      guard let due = offsetPacing[index].due, due <= time else { continue }
+      guard let due = offsetPacing[index].due, due <= time, tenures[index].phase != .away else { continue }
       offsetPacing[index].told(now: reactor.now)
-      told.append((index, lanes[index].processed))
-      transaction.offsets.append(offsetCommit(lane: index))
-    }
-    guard !told.isEmpty, environment.gate.failure == nil else { return }
-    unfinishedCommits += 1
-    environment.gate.commit(transaction) { [self] outcome in
-      switch outcome {
-      case .success:
-        unfinishedCommits -= 1
-        for (lane, offset) in told { lanes[lane].committed(upTo: offset) }
-      case .failure(let error): commitFailed(error)
+      let told = offsetCommit(lane: index)
+      let transaction = Transaction(durability: Durability(profile.durability), offsets: [told])
+      commit(transaction, lane: index) { [self] outcome in
+        if case .success = outcome { lanes[index].committed(upTo: told.committed.offset) }
       }
     }
   }
 
+  /// What the next commit of the lane says of its progress: no more than what is certain to be in the log when it is.
   private func offsetCommit(lane index: Int) -> Transaction.OffsetCommit {
-    Transaction.OffsetCommit(
-      group: name.text, partition: TopicPartition(topic, lanes[index].partition),
-      committed: CommittedOffset(offset: lanes[index].processed, metadata: lanes[index].metadata))
+    let previous = trails[index].told
+    let committed =
+      trails[index].isConfirmed
+      ? CommittedOffset(offset: lanes[index].processed, metadata: lanes[index].metadata)
+      : CommittedOffset(offset: trails[index].confirmed)
+    trails[index].tells(committed.offset)
+    return Transaction.OffsetCommit(
+      group: name.text, partition: TopicPartition(topic, lanes[index].partition), committed: committed,
+      previous: previous)
   }
 
   // MARK: Events that will not be run again
@@ -343,24 +348,21 @@ extension ApplicationEngine {
     var transaction = Transaction(durability: Durability(profile.durability))
     setHeadAside(
       lane: index, attempts: Int(lanes[index].failuresOfHead), code: 0,
-      message: "its handler ended the worker each time", transaction: &transaction)
+      message: blames[index]?.message ?? "its handler ended the worker each time", transaction: &transaction)
     let offset = lanes[index].processed
-    transaction.offsets = [offsetCommit(lane: index)]
-    unfinishedCommits += 1
-    environment.gate.commit(transaction) { [self] outcome in
-      if case .failure(let error) = outcome { return commitFailed(error) }
-      unfinishedCommits -= 1
-      lanes[index].committed(upTo: offset)
+    let told = offsetCommit(lane: index)
+    transaction.offsets = [told]
+    trails[index].moved(to: offset)
+    commit(transaction, lane: index) { [self] outcome in
+      if case .success = outcome { lanes[index].committed(upTo: told.committed.offset) }
     }
     schedulePump()
   }
 
   /// Makes the attempts of the lane's head durable before its events go out again.
   func commitAttempts(_ index: Int) {
-    unfinishedCommits += 1
-    environment.gate.commit(Transaction(durability: .disk, offsets: [offsetCommit(lane: index)])) { [self] outcome in
-      if case .failure(let error) = outcome { return commitFailed(error) }
-      unfinishedCommits -= 1
+    commit(Transaction(durability: .disk, offsets: [offsetCommit(lane: index)]), lane: index) { [self] outcome in
+      guard case .success = outcome else { return }
       lanes[index].attemptCommitted()
       schedulePump()
     }

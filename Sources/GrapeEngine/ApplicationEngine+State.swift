@@ -21,19 +21,9 @@ extension ApplicationEngine {
 
   // MARK: Opening
 
-  /// Opens the state of all partitions. One that fails is tried again; its partition stands still meanwhile. `completion`
-  /// when each was tried once.
-  func openState(completion: @escaping () -> Void) {
-    var missing = lanes.count
-    for lane in lanes.indices {
-      openState(lane: lane) {
-        missing -= 1
-        if missing == 0 { completion() }
-      }
-    }
-  }
-
-  private func openState(lane index: Int, completion: @escaping () -> Void) {
+  /// Opens the state of a partition. If that fails it is tried again; the partition stands still meanwhile. `completion` when it was
+  /// tried once.
+  func openState(lane index: Int, completion: @escaping () -> Void) {
     let (app, logger) = (name.text, environment.logger)
     let place = changelog(index)
     let note = reactor.completion { [self] (message: String) in self.note("warning", "\(place): \(message)") }
@@ -63,7 +53,7 @@ extension ApplicationEngine {
 
   /// The store cannot be used: the lane waits, and the store is opened anew, later each time. What it lacks is in the changelog.
   private func stateFailed(lane index: Int, _ error: StateError) {
-    guard !isStateClosed else { return }
+    guard !isLeaving, tenures[index].phase != .away else { return }
     stateGates[index].failed()
     let attempt = stateAttempts[index, default: 0] + 1
     stateAttempts[index] = attempt
@@ -72,19 +62,24 @@ extension ApplicationEngine {
     note("error", problem!)
     logger.error("state cannot be used", metadata: ["grape.app": "\(name)", "error": "\(error)"])
     let delay = min(Int64(60), 1 << Int64(min(attempt - 1, 6)))
-    reactor.schedule(after: delay * 1_000_000_000) { [self] in reopenState(lane: index) }
+    let term = tenures[index].term
+    reactor.schedule(after: delay * 1_000_000_000) { [self] in reopenState(lane: index, term) }
   }
 
-  private func reopenState(lane index: Int) {
-    guard !stateGates[index].isReady, !isStateClosed else { return }
+  private func reopenState(lane index: Int, _ term: Int) {
+    guard isTerm(term, index), !stateGates[index].isReady, !isLeaving else { return }
     // What is committed while the changelog is read would be missing in it, and come too early for the store: nothing may be under way
     // that could lead to a commit. The gate is shut, so nothing new begins.
     guard stateGates[index].unapplied == 0, lanes[index].delivery == nil, !chores[index].isBusy else {
-      reactor.schedule(after: 100_000_000) { [self] in reopenState(lane: index) }
+      reactor.schedule(after: 100_000_000) { [self] in reopenState(lane: index, term) }
       return
     }
+    // It must not be let go of while its store is being opened.
+    tenures[index].beganToApply()
     openState(lane: index) { [self] in
-      if stateGates.allSatisfy(\.isReady) { problem = nil }
+      tenures[index].applied()
+      if here.allSatisfy({ stateGates[$0].isReady }) { problem = nil }
+      settleTenures()
     }
   }
 
@@ -102,7 +97,7 @@ extension ApplicationEngine {
 
   /// Calls `body` once the stores have all that has been handed to the log so far: what anybody was told to be done is then there.
   package func whenApplied(_ partitions: Range<Int32>, _ body: @escaping () -> Void) {
-    let waiting = partitions.filter { stateGates[Int($0)].unapplied > 0 }
+    let waiting = partitions.filter { tenures[Int($0)].isHere && stateGates[Int($0)].unapplied > 0 }
     guard !waiting.isEmpty else { return body() }
     var missing = waiting.count
     for partition in waiting {
@@ -121,13 +116,6 @@ extension ApplicationEngine {
   /// How safe the application's commits are.
   package var durability: Durability { Durability(profile.durability) }
 
-  /// Closes the stores of an application that has stopped and is removed. What is still to be applied is in the changelog.
-  public func closeState(completion: @escaping () -> Void) {
-    isStateClosed = true
-    let closed = reactor.completion { (_: Void) in completion() }
-    environment.state.close(lanes.indices.map(changelog)) { closed(()) }
-  }
-
   // MARK: Following
 
   /// Hands the changelog batches of a committed transaction to the store.
@@ -145,10 +133,13 @@ extension ApplicationEngine {
     // The store is to be opened anew, and will find them in the changelog.
     guard stateGates[index].isReady else { return stateGates[index].applied() }
     environment.gate.hold(bytes)
+    tenures[index].beganToApply()
     environment.state.apply(
       batches, to: changelog(index), processed: processed, limit: longViewLimit,
       completion: reactor.completion { [self] result in
         environment.gate.release(bytes)
+        tenures[index].applied()
+        defer { if tenures[index].phase == .closing { settleTenures() } }
         switch result {
         case .success(let nextExpiry):
           stateGates[index].applied()
@@ -197,7 +188,7 @@ extension ApplicationEngine {
   func forgetReaders() {
     guard environment.state.directory(of: name.text) != nil else { return }
     environment.state.clearDeadReaders(
-      lanes.indices.map(changelog), note: reactor.completion { [self] (message: String) in note("warning", message) })
+      here.map(changelog), note: reactor.completion { [self] (message: String) in note("warning", message) })
   }
 
   // MARK: Questions of workers
@@ -215,6 +206,10 @@ extension ApplicationEngine {
     }
     guard lanes.indices.contains(Int(question.partition)) else {
       return refuse(header.id, "\(name) has no partition \(question.partition), it has \(partitions)", to: session)
+    }
+    guard tenures[Int(question.partition)].isHere else {
+      return refuse(
+        header.id, "partition \(question.partition) of \(name) is worked on by another node", to: session, as: .unavailable)
     }
     guard session.questions < Self.questionLimit else {
       return condemn(session, "it asked \(Self.questionLimit + 1) questions about state at a time")

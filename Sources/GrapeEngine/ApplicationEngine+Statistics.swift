@@ -16,21 +16,26 @@ extension ApplicationEngine {
   /// as the one it comes from is done.
   public var isIdle: Bool {
     state != .loading && waiting == 0 && unfinishedCommits == 0 && lanes.allSatisfy { $0.delivery == nil }
-      && stateGates.allSatisfy(\.isSettled) && chores.allSatisfy(\.isIdle)
-      && offsetPacing.allSatisfy { $0.due == nil }
+      && here.allSatisfy { stateGates[$0].isSettled && chores[$0].isIdle && offsetPacing[$0].due == nil }
   }
 
   /// Whether an event has been handed to a worker (or may have been).
   public func wasDelivered(partition: Int32, offset: Int64) -> Bool {
-    guard lanes.indices.contains(Int(partition)) else { return true }
+    guard isHere(partition) else { return true }
     let lane = lanes[Int(partition)]
     return offset < (lane.delivery?.end ?? lane.processed)
   }
 
   /// The end of a partition of the input as far as it is known: the next event's offset is at or above it.
-  public func knownEnd(of partition: Int32) -> Int64 {
-    lanes.indices.contains(Int(partition)) ? lanes[Int(partition)].end : 0
+  public func knownEnd(of partition: Int32) -> Int64 { isHere(partition) ? lanes[Int(partition)].end : 0 }
+
+  /// Whether a partition is this engine's and at work.
+  public func isHere(_ partition: Int32) -> Bool {
+    tenures.indices.contains(Int(partition)) && tenures[Int(partition)].isHere
   }
+
+  /// The partitions that are this engine's and at work, ascending.
+  public var partitionsHere: [Int32] { here.map { Int32($0) } }
 
   /// A result was committed.
   func record(_ result: WorkerResult, delivery: LaneStateMachine.Delivery) {
@@ -71,8 +76,9 @@ extension ApplicationEngine {
       rate += slotRate
       slots.append(slotJSON(index, rate: slotRate, lag: counts[index], oldest: ages[index]))
     }
-    let partitions: [JSONValue] = zip(lanes, backlogs).map { lane, backlog in
-      [
+    let partitions: [JSONValue] = here.map { index in
+      let (lane, backlog) = (lanes[index], backlogs[index])
+      return [
         "partition": JSONValue(lane.partition), "end": .int(backlog.end), "committed": .int(lane.committed),
         "lag": .int(backlog.count), "inFlight": .int(lane.delivery.map { $0.end - $0.first } ?? 0),
       ]

@@ -79,8 +79,10 @@ extension ApplicationEngine {
       }
     }
     let isAlone = session.deliveries.count == 1
-    for partition in session.deliveries.values.sorted() {
+    for (id, partition) in session.deliveries.sorted(by: { $0.value < $1.value }) {
       let index = Int(partition)
+      // One that was given up is nobody's any more.
+      guard lanes[index].delivery?.id == id else { continue }
       if session.wasReleased {
         lanes[index].released()
       } else if lanes[index].workerDied(

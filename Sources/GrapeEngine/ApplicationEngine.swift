@@ -33,7 +33,22 @@ public final class ApplicationEngine {
   let environment: EngineEnvironment
   /// For tokens and for waits that are to differ.
   var random: any RandomNumberGenerator
+  /// By partition: all of them; those that are not here stand still and empty.
   var lanes: [LaneStateMachine] = []
+  /// By partition, as `lanes`.
+  var tenures: [LaneTenure] = []
+  /// Partitions that are this engine's and at work, ascending.
+  var here: [Int] = []
+  /// By partition, as `lanes`.
+  var trails: [CommitTrail] = []
+  var membership: GroupMembership?
+  /// Revocations whose partitions are coming to rest.
+  var revocations: [(left: Set<Int>, change: GroupChange)] = []
+  /// By partition: what the log refused there.
+  var blames: [Int: Blame] = [:]
+  /// Told when the partitions that it began with are there.
+  var whenStarted: ((Result<Void, LogError>) -> Void)?
+  var whenLeft: [() -> Void] = []
   /// By partition, as `lanes`.
   var stateGates: [StateGate] = []
   /// By partition, as `lanes`; for applications that work at least once.
@@ -42,7 +57,9 @@ public final class ApplicationEngine {
   var chores: [LaneChores] = []
   /// Those who wait until so many more changes are in a partition's store.
   var whenSettled: [Int: [(left: Int, body: () -> Void)]] = [:]
-  /// The application was removed: its stores are closed.
+  /// It gives its partitions back, and takes no more.
+  var isLeaving = false
+  /// Its stores are closed.
   var isStateClosed = false
   /// The state is being brought to what a backup has: the application does not run meanwhile.
   package internal(set) var isRestoring = false
@@ -101,80 +118,26 @@ public final class ApplicationEngine {
 
   // MARK: Lifecycle
 
-  /// Reads where the application stands from the log and begins; `isStopped` leaves it at rest.
+  /// Joins the application's consumer group and begins with the partitions that this gives it; `isStopped` leaves it at rest. `completion`
+  /// once those that came at once are there.
   public func start(stopped: Bool, completion: @escaping (Result<Void, LogError>) -> Void) {
-    log.committedOffsets(
-      group: name.text,
-      completion: reactor.completion { [self] result in
-        switch result {
-        case .success(let offsets): loadLanes(offsets, stopped: stopped, completion: completion)
-        case .failure(let error): completion(.failure(error))
-        }
-      })
-  }
-
-  private func loadLanes(
-    _ offsets: [TopicPartition: CommittedOffset], stopped: Bool,
-    completion: @escaping (Result<Void, LogError>) -> Void
-  ) {
-    var missing = Int(partitions)
-    var loaded = [LaneStateMachine?](repeating: nil, count: Int(partitions))
-    var failure: LogError?
-    for partition in 0..<partitions {
-      let place = TopicPartition(topic, partition)
-      log.bounds(
-        of: place,
-        completion: reactor.completion { [self] result in
-          missing -= 1
-          switch result {
-          case .success(let bounds):
-            loaded[Int(partition)] = LaneStateMachine(partition: partition, start: offsets[place], bounds: bounds)
-          case .failure(let error): failure = failure ?? error
-          }
-          guard missing == 0 else { return }
-          if let failure { return completion(.failure(failure)) }
-          lanes = loaded.compactMap { $0 }
-          claim(offsets)
-          backlogs = lanes.map { LaneBacklog(first: $0.processed, end: $0.end, slots: slotNames.count) }
-          waiting = backlogs.reduce(0) { $0 + $1.count }
-          stateGates = lanes.map { _ in StateGate() }
-          offsetPacing = lanes.map { _ in OffsetPacing() }
-          chores = lanes.map {
-            LaneChores(position: offsets[TopicPartition(writesTopic, $0.partition)]?.offset ?? 0)
-          }
-          openState { [self] in
-            state = stopped ? .stopped : .running
-            if stopped { perform(pool.stop(now: reactor.now)) }
-            countBacklog()
-            schedulePump()
-            completion(.success(()))
-          }
-        })
-    }
-  }
-
-  /// Commits where it begins in partitions of which it has consumed nothing yet: retention keeps what a group that has
-  /// committed an offset has still to consume.
-  private func claim(_ offsets: [TopicPartition: CommittedOffset]) {
-    var transaction = Transaction()
-    for lane in lanes {
-      let place = TopicPartition(topic, lane.partition)
-      let writes = TopicPartition(writesTopic, lane.partition)
-      if offsets[writes] == nil {
-        transaction.offsets.append(.init(group: name.text, partition: writes, committed: CommittedOffset(offset: 0)))
+    let count = Int(partitions)
+    lanes = (0..<partitions).map { LaneStateMachine(partition: $0, start: nil, bounds: PartitionBounds(start: 0, end: 0)) }
+    tenures = [LaneTenure](repeating: LaneTenure(), count: count)
+    trails = [CommitTrail](repeating: CommitTrail(0), count: count)
+    backlogs = lanes.map { _ in LaneBacklog(first: 0, end: 0, slots: slotNames.count) }
+    stateGates = [StateGate](repeating: StateGate(), count: count)
+    offsetPacing = [OffsetPacing](repeating: OffsetPacing(), count: count)
+    chores = [LaneChores](repeating: LaneChores(position: 0), count: count)
+    whenStarted = { [self] result in
+      if case .success = result {
+        state = stopped ? .stopped : .running
+        if stopped { perform(pool.stop(now: reactor.now)) }
+        schedulePump()
       }
-      guard offsets[place] == nil else { continue }
-      transaction.offsets.append(
-        .init(group: name.text, partition: place, committed: CommittedOffset(offset: lane.processed)))
+      completion(result)
     }
-    if transaction.offsets.isEmpty { return }
-    environment.gate.commit(transaction) { [self] result in
-      if case .failure(let error) = result {
-        environment.logger.error(
-          "the start of an application's consumption could not be recorded",
-          metadata: ["grape.app": "\(name.text)", "error": "\(error.message)"])
-      }
-    }
+    join()
   }
 
   /// Lets workers finish what they hold, then starts no more. `completion` when the last is gone.
@@ -218,6 +181,7 @@ public final class ApplicationEngine {
   }
 
   func settleStop() {
+    settleTenures()
     guard state == .stopping, pool.count == 0, lanes.allSatisfy({ $0.delivery == nil }),
       !chores.contains(where: \.isBusy)
     else { return }
@@ -232,6 +196,9 @@ public final class ApplicationEngine {
   package func abandon() {
     whenStopped.removeAll()
     whenSettled.removeAll()
+    whenStarted = nil
+    whenLeft.removeAll()
+    revocations.removeAll()
     sessions.removeAll()
     readySessions.removeAll()
   }
@@ -254,7 +221,7 @@ public final class ApplicationEngine {
       problem = environment.gate.failure?.description
       return
     }
-    for index in lanes.indices {
+    for index in here {
       fetch(index)
       fetchWrites(index)
     }
@@ -275,8 +242,8 @@ public final class ApplicationEngine {
 
   private func deliverAll() {
     for session in readySessions { session.turns.begin() }
-    for index in lanes.indices where lanes[index].isSuspect { deliver(index) }
-    for index in lanes.indices where !lanes[index].isSuspect { deliver(index) }
+    for index in here where lanes[index].isSuspect { deliver(index) }
+    for index in here where !lanes[index].isSuspect { deliver(index) }
     for session in readySessions where session.turns.end() { schedulePump() }
   }
 
@@ -284,9 +251,9 @@ public final class ApplicationEngine {
   private var workersWanted: Int {
     var busyLanes = 0
     var backlog: Int64 = 0
-    for lane in lanes where lane.hasWork {
+    for index in here where lanes[index].hasWork {
       busyLanes += 1
-      backlog += lane.lag
+      backlog += lanes[index].lag
     }
     guard busyLanes > 0 else { return 0 }
     let byBacklog = 1 + backlog / Int64(max(1, profile.growThreshold))
@@ -300,12 +267,12 @@ public final class ApplicationEngine {
     func consider(_ time: Int64) { due = min(due ?? time, time) }
     if let time = pool.nextDeadline(now: now) { consider(time) }
     if !readySessions.isEmpty { consider(now + heartbeatInterval) }
-    for pacing in offsetPacing { if let time = pacing.due { consider(time) } }
+    for index in here { if let time = offsetPacing[index].due { consider(time) } }
     if state == .running {
-      for lane in lanes where lane.blockedUntil > now { consider(lane.blockedUntil) }
+      for index in here where lanes[index].blockedUntil > now { consider(lanes[index].blockedUntil) }
       let time = reactor.clock.wall
       // While a lane is busy nothing can be removed in it; what it is busy with turns the wheel when it is done.
-      for index in chores.indices
+      for index in here
       where lanes[index].delivery == nil && stateGates[index].isSettled && environment.gate.admitsDeliveries {
         if let wait = chores[index].timeUntilExpiry(now: now, time: time) { consider(now + max(wait, 1_000_000)) }
       }

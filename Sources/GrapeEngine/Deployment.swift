@@ -52,6 +52,8 @@ public struct EngineEnvironment {
   /// Handlers a chain of events may pass through.
   public var hopLimit: Int
   public var logger: Logger
+  /// A commit of the log can fail while others after it succeed: then its partition begins again from the last one that did not.
+  public var failsSingly = false
   /// What is too long for a view of state that goes on meanwhile.
   var longViews = LongViews.Limit()
   /// The engine whose input topic this is, if any.

@@ -197,6 +197,15 @@ struct LaneStateMachine {
     blockedUntil = now + delay
   }
 
+  /// Events below `offset` were in a delivery whose result was refused: they are delivered one by one.
+  mutating func suspect(upTo offset: Int64) { suspectEnd = max(suspectEnd, offset) }
+
+  /// The event at the head has failed so often already.
+  mutating func headHasFailed(_ failures: UInt32) {
+    headOffset = processed
+    headFailures = min(max(failuresOfHead, failures), Self.mostFailures)
+  }
+
   /// The events at the head were at a worker that died.
   var isSuspect: Bool { processed < suspectEnd }
 

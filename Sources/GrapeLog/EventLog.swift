@@ -63,6 +63,10 @@ public protocol EventLog: AnyObject, Sendable {
   /// Start (first offset kept) and end (next offset to be assigned, as visible to readers) of a partition.
   func bounds(of partition: TopicPartition, completion: @escaping @Sendable (Result<PartitionBounds, LogError>) -> Void)
 
+  /// Completes once no transaction is undecided in these partitions that was begun before it was asked: whatever was to be
+  /// committed there by others that are gone is visible, or never will be.
+  func settled(_ partitions: [TopicPartition], completion: @escaping @Sendable (Result<Void, LogError>) -> Void)
+
   /// First offset whose record batch has a maximum timestamp at or after `timestamp` (milliseconds since 1970, UTC); the end if there is none.
   func offset(
     of partition: TopicPartition, at timestamp: Int64, completion: @escaping @Sendable (Result<Int64, LogError>) -> Void
@@ -85,6 +89,13 @@ public protocol EventLog: AnyObject, Sendable {
 
   /// Finishes what was accepted, then refuses all further operations with `closed`. Idempotent.
   func close(completion: @escaping @Sendable () -> Void)
+}
+
+extension EventLog {
+  /// For logs with one writer, which decide at once.
+  public func settled(
+    _ partitions: [TopicPartition], completion: @escaping @Sendable (Result<Void, LogError>) -> Void
+  ) { completion(.success(())) }
 }
 
 /// One partition of a topic.

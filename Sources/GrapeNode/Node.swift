@@ -174,7 +174,7 @@ struct NodeService: Service {
     let (configuration, logger, requestStop) = (configuration, logger, requestStop)
     return try await reactor.perform { finish in
       let core = NodeCore(
-        configuration: configuration, log: log.log, state: state, reactor: reactor, launcher: launcher, logger: logger)
+        configuration: configuration, log: log.log, failsSingly: log.failsSingly, state: state, reactor: reactor, launcher: launcher, logger: logger)
       let bound = ReactorBound(core, reactor: reactor)
       // The ends of a turn, in this order: gathered events become commits, commits are written, what came of it is sent.
       reactor.atTurnEnd { core.intake.flush() }

@@ -30,16 +30,19 @@ final class NodeCore {
   private var listener: SocketListener?
   private var admin: AdminService?
   private var isStopping = false
+  private let failsSingly: Bool
 
   /// Connections at a time, opening ones included.
   static let connectionLimit = 4096
   /// Time for HELLO.
   private static let openingTimeout: Int64 = 10_000_000_000
 
+  /// - Parameter failsSingly: commits of the log can fail one by one.
   init(
-    configuration: NodeConfiguration, log: any EventLog, state: StateKeeper, reactor: Reactor, launcher: LaunchPlanner,
+    configuration: NodeConfiguration, log: any EventLog, failsSingly: Bool, state: StateKeeper, reactor: Reactor, launcher: LaunchPlanner,
     logger: Logger
   ) {
+    self.failsSingly = failsSingly
     self.state = state
     self.configuration = configuration
     self.reactor = reactor
@@ -58,7 +61,7 @@ final class NodeCore {
   private var batchLimit: Int { FrameHeader.defaultLimit }
 
   private func environment() -> EngineEnvironment {
-    EngineEnvironment(
+    var environment = EngineEnvironment(
       reactor: reactor, gate: gate, flusher: flusher, state: state, node: configuration.name.text,
       replies: { [unowned self] in replyTopic($0) }, eventLimit: configuration.eventLimit,
       frameLimit: FrameHeader.defaultLimit,
@@ -69,6 +72,8 @@ final class NodeCore {
       launch: { [launcher] (deployment, worker, token) throws(StatusError) in
         try launcher.launch(deployment, worker: worker, token: token)
       })
+    environment.failsSingly = failsSingly
+    return environment
   }
 
   private func replyTopic(_ topic: String) -> ReplyTopic {
@@ -158,7 +163,7 @@ final class NodeCore {
     engines[app.text] = nil
     requests.removeValue(forKey: app.text)?.close()
     reroute(except: app.text)
-    engine.stop { engine.closeState { completion(.success(())) } }
+    engine.stop { engine.leave { completion(.success(())) } }
   }
 
   /// Gives new routes to the applications that the topology's change concerns.
@@ -329,8 +334,10 @@ final class NodeCore {
     if missing == 0 { return finish() }
     for engine in engines.values {
       engine.stop {
-        missing -= 1
-        if missing == 0 { finish() }
+        engine.leave {
+          missing -= 1
+          if missing == 0 { finish() }
+        }
       }
     }
   }
