@@ -24,7 +24,9 @@ struct GrapeCommand: AsyncParsableCommand {
     version: "0.1.0",
     subcommands: [
       ServeCommand.self, InitCommand.self, DeployCommand.self, AppCommand.self, ExecCommand.self, IngestCommand.self,
-      TailCommand.self, StateCommand.self, TopologyCommand.self, StatsCommand.self, LogCommand.self, NodeCommands.self,
+      TailCommand.self, StateCommand.self, TopologyCommand.self, StatsCommand.self, ClusterCommand.self,
+      LogCommand.self,
+      NodeCommands.self,
       SDKCommand.self,
       BenchCommand.self, ExitCodesCommand.self,
     ])

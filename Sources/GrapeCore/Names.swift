@@ -118,7 +118,17 @@ public struct NodeName: Hashable, Comparable, Sendable, CustomStringConvertible 
   }
 
   /// The topic in which the node receives the replies its clients wait for.
-  public var repliesTopic: String { "_grape.replies." + text }
+  public var repliesTopic: String { Self.repliesPrefix + text }
+
+  private static let repliesPrefix = "_grape.replies."
+
+  /// The node whose reply topic this is.
+  public init?(repliesTopic topic: String) {
+    guard topic.hasPrefix(Self.repliesPrefix),
+      let name = try? NodeName(String(topic.dropFirst(Self.repliesPrefix.count)))
+    else { return nil }
+    self = name
+  }
 
   public var description: String { text }
   public static func < (left: NodeName, right: NodeName) -> Bool { left.text < right.text }
@@ -128,4 +138,6 @@ public struct NodeName: Hashable, Comparable, Sendable, CustomStringConvertible 
 public enum SystemTopic {
   /// Deployed packages, manifests and profiles.
   public static let registry = "_grape.registry"
+  /// What the nodes that share the log say of themselves.
+  public static let nodes = "_grape.nodes"
 }

@@ -162,7 +162,8 @@ extension ApplicationEngine {
 
   /// Lets go of lanes that have come to rest.
   func settleTenures() {
-    for index in tenures.indices where tenures[index].isSettled && lanes[index].delivery == nil && !chores[index].isBusy {
+    for index in tenures.indices where tenures[index].isSettled && lanes[index].delivery == nil && !chores[index].isBusy
+    {
       rest(index)
     }
     if here.contains(where: { !tenures[$0].isHere }) {
@@ -270,17 +271,24 @@ extension ApplicationEngine {
         completion(outcome)
       case .failure(let error):
         completion(outcome)
-        commitFailed(error, lane: index, delivery)
+        commitFailed(error, lane: index, delivery, replyTopics: replyTopics(of: transaction))
       }
       if tenures[index].phase == .closing { settleTenures() }
     }
   }
 
+  private func replyTopics(of transaction: Transaction) -> [String] {
+    Set(transaction.appends.map(\.partition.topic)).filter { environment.replies($0) == .open(partitions: 1) }
+  }
+
   /// Where logs fail whole, the node takes no more; where transactions fail singly, the lane begins again.
-  private func commitFailed(_ error: LogError, lane index: Int, _ delivery: LaneStateMachine.Delivery?) {
+  private func commitFailed(
+    _ error: LogError, lane index: Int, _ delivery: LaneStateMachine.Delivery?, replyTopics: [String]
+  ) {
     if environment.failsSingly, error.code != .failed, error.code != .closed {
       unfinishedCommits -= 1
       if let delivery { blame(delivery, lane: index, error) }
+      if error.code == .noSuchTopic { environment.repliesRefused(replyTopics) }
       // What followed a failure fails with it.
       if tenures[index].isHere { reset(lane: index, error) }
       return

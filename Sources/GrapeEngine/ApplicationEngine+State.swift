@@ -90,6 +90,13 @@ extension ApplicationEngine {
     _ partition: Int32, _ body: @escaping @Sendable ((any StateView)?) throws(StateError) -> Value,
     completion: @escaping (Result<Value, StateError>) -> Void
   ) {
+    guard isHere(partition) else {
+      return completion(
+        .failure(
+          StateError(
+            .unavailable,
+            "partition \(partition) of \(name) is not worked on by this node; `grape cluster` shows who does")))
+    }
     environment.state.read(
       changelog(Int(partition)), { (view, _) throws(StateError) in try body(view) },
       completion: reactor.completion(completion))
@@ -209,7 +216,8 @@ extension ApplicationEngine {
     }
     guard tenures[Int(question.partition)].isHere else {
       return refuse(
-        header.id, "partition \(question.partition) of \(name) is worked on by another node", to: session, as: .unavailable)
+        header.id, "partition \(question.partition) of \(name) is worked on by another node", to: session,
+        as: .unavailable)
     }
     guard session.questions < Self.questionLimit else {
       return condemn(session, "it asked \(Self.questionLimit + 1) questions about state at a time")

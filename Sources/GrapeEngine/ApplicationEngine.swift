@@ -122,7 +122,9 @@ public final class ApplicationEngine {
   /// once those that came at once are there.
   public func start(stopped: Bool, completion: @escaping (Result<Void, LogError>) -> Void) {
     let count = Int(partitions)
-    lanes = (0..<partitions).map { LaneStateMachine(partition: $0, start: nil, bounds: PartitionBounds(start: 0, end: 0)) }
+    lanes = (0..<partitions).map {
+      LaneStateMachine(partition: $0, start: nil, bounds: PartitionBounds(start: 0, end: 0))
+    }
     tenures = [LaneTenure](repeating: LaneTenure(), count: count)
     trails = [CommitTrail](repeating: CommitTrail(0), count: count)
     backlogs = lanes.map { _ in LaneBacklog(first: 0, end: 0, slots: slotNames.count) }

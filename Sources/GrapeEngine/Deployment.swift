@@ -54,6 +54,8 @@ public struct EngineEnvironment {
   public var logger: Logger
   /// A commit of the log can fail while others after it succeed: then its partition begins again from the last one that did not.
   public var failsSingly = false
+  /// Told when a commit was refused because some topic is not there: the reply topics in it.
+  public var repliesRefused: (_ topics: [String]) -> Void = { _ in }
   /// What is too long for a view of state that goes on meanwhile.
   var longViews = LongViews.Limit()
   /// The engine whose input topic this is, if any.

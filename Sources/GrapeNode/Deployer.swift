@@ -64,6 +64,10 @@ actor Deployer {
   private let uploadDirectory: String
   private let place = TopicPartition(SystemTopic.registry, 0)
   private var entries: [String: Entry] = [:]
+  /// Offset of the registry's record that each entry comes from; of removed applications, too.
+  private var offsets: [String: Int64] = [:]
+  /// Where the registry was read to when the node started.
+  private(set) var position: Int64 = 0
   private var uploads: [String: Upload] = [:]
   private var isDeploying = false
   private var queue: [CheckedContinuation<Void, Never>] = []
@@ -117,7 +121,7 @@ actor Deployer {
 
   private func readEntries() async throws(NodeError) {
     var found: [String: Entry] = [:]
-    try await forEachRecord { key, value in
+    position = try await forEachRecord { key, value in
       guard key.hasPrefix("app/") else { return }
       let app = String(key.dropFirst(4))
       found[app] = value.flatMap { Entry($0) }
@@ -125,13 +129,15 @@ actor Deployer {
     entries = found
   }
 
-  private func forEachRecord(_ body: (String, UnsafeRawBufferPointer?) -> Void) async throws(NodeError) {
+  /// Calls `body` with each record of the registry, and returns where it ends.
+  @discardableResult
+  private func forEachRecord(_ body: (String, UnsafeRawBufferPointer?) -> Void) async throws(NodeError) -> Int64 {
     var position: Int64 = 0
     do throws(LogError) {
       position = try await log.bounds(of: place).start
       while true {
         let read = try await log.read(place, from: position, maxBytes: 4 * Self.pieceBytes)
-        guard let last = read.batches.last else { return }
+        guard let last = read.batches.last else { return read.bounds.end }
         for batch in read.batches {
           do throws(WireError) {
             let unpacked = try RecordBatch.unpack(batch.bytes, checkingCRC: true, limit: FrameHeader.defaultLimit)
@@ -180,6 +186,74 @@ actor Deployer {
     } catch {
       throw NodeError("package of \(entry.app): \(error)")
     }
+  }
+
+  // MARK: Changes made at other nodes
+
+  /// A record of the registry that is about an application.
+  struct Change: Sendable {
+    var app: String
+    /// nil: it is removed.
+    var entry: Entry?
+    var offset: Int64
+
+    /// nil: the record is about something else.
+    init?(_ placed: PlacedRecord) {
+      guard let key = placed.record.key.map({ String(decoding: $0, as: UTF8.self) }), key.hasPrefix("app/") else {
+        return nil
+      }
+      app = String(key.dropFirst(4))
+      entry = placed.record.value.flatMap { Entry($0) }
+      offset = placed.offset
+    }
+  }
+
+  /// What a node must do to be as the registry says.
+  enum Step: Sendable, CustomStringConvertible {
+    case install(InstalledApp)
+    case start
+    case stop
+    case remove
+
+    var description: String {
+      switch self {
+      case .install(let app): "version \(app.version.prefix(12)) deployed"
+      case .start: "started"
+      case .stop: "stopped"
+      case .remove: "removed"
+      }
+    }
+  }
+
+  /// Takes over what another node has recorded; says what is to be done, nil: nothing. What this node recorded itself comes by here, too, and
+  /// what others recorded before it. Within `beginChange` and `endChange`.
+  func adopt(_ change: Change) async throws(StatusError) -> Step? {
+    guard change.offset > offsets[change.app] ?? -1 else { return nil }
+    let before = entries[change.app]
+    guard let entry = change.entry else {
+      note(change)
+      return before == nil ? nil : .remove
+    }
+    guard entry.version == before?.version else {
+      do throws(NodeError) {
+        let unpacked = try await unpack(entry)
+        note(change)
+        return .install(
+          InstalledApp(
+            manifest: unpacked.package.manifest, version: entry.version, directory: unpacked.folder,
+            isStopped: entry.isStopped))
+      } catch {
+        throw StatusError(.unavailable, error.message)
+      }
+    }
+    note(change)
+    if entry.isStopped == before?.isStopped { return nil }
+    return entry.isStopped ? .stop : .start
+  }
+
+  private func note(_ change: Change) {
+    offsets[change.app] = change.offset
+    entries[change.app] = change.entry
   }
 
   // MARK: Uploads
@@ -288,7 +362,7 @@ actor Deployer {
     var pieces = 0
     for start in stride(from: 0, to: archive.count, by: Self.pieceBytes) {
       let piece = Array(archive[start..<min(start + Self.pieceBytes, archive.count)])
-      try await append("package/\(candidate.package.version)/\(pieces)", piece)
+      _ = try await append("package/\(candidate.package.version)/\(pieces)", piece)
       pieces += 1
     }
     let previous = entries[manifest.name.text]
@@ -323,16 +397,17 @@ actor Deployer {
 
   /// Ends the application's entry.
   func remove(_ app: String) async throws(StatusError) {
-    try await append("app/" + app, nil)
+    offsets[app] = try await append("app/" + app, nil)
     entries[app] = nil
   }
 
   private func record(_ entry: Entry) async throws(StatusError) {
-    try await append("app/" + entry.app, entry.json.utf8)
+    offsets[entry.app] = try await append("app/" + entry.app, entry.json.utf8)
     entries[entry.app] = entry
   }
 
-  private func append(_ key: String, _ value: [UInt8]?) async throws(StatusError) {
+  /// The record's offset.
+  private func append(_ key: String, _ value: [UInt8]?) async throws(StatusError) -> Int64 {
     var builder = RecordBatchBuilder(capacity: (value?.count ?? 0) + 256)
     builder.append(
       key: ByteSlice(key), value: value.map { ByteSlice($0) }, headerSection: HeaderSection.empty,
@@ -340,10 +415,11 @@ actor Deployer {
     let batch: FinishedBatch
     do throws(WireError) { batch = try builder.take() } catch { throw StatusError(.internal, error.message) }
     do throws(LogError) {
-      _ = try await log.commit(
+      let receipt = try await log.commit(
         Transaction(appends: [
           .init(place, batch: batch.bytes, maxTimestamp: batch.maxTimestamp, recordCount: batch.recordCount)
         ]))
+      return receipt.baseOffsets[0]
     } catch {
       throw StatusError(error)
     }

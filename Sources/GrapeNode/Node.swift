@@ -63,7 +63,7 @@ struct NodeService: Service {
     do {
       try claimSocket()
       try LaunchPlanner.installSDKs(in: configuration.dataDirectory + "/sdk")
-      try await createSystemTopics(log)
+      try await createSystemTopics(opened)
       let thread = try WorkThread(name: "deployer")
       let deployer = Deployer(dataDirectory: configuration.dataDirectory, log: log, thread: thread)
       let apps = try await deployer.load()
@@ -111,13 +111,15 @@ struct NodeService: Service {
     guard unlink(path) == 0 else { throw NodeError("unlink \(path): \(String(cString: strerror(errno)))") }
   }
 
-  private func createSystemTopics(_ log: any EventLog) async throws {
+  private func createSystemTopics(_ opened: NodeLog) async throws {
+    let log = opened.log
     do throws(LogError) {
       try await log.ensureTopic(
         SystemTopic.registry, configuration: TopicConfiguration(partitions: 1, cleanup: .compact))
       try await log.ensureTopic(
         configuration.name.repliesTopic,
         configuration: TopicConfiguration(partitions: 1, retentionMilliseconds: 3_600_000))
+      if opened.isShared { try await log.ensureTopic(SystemTopic.nodes, configuration: ClusterView.configuration) }
     } catch {
       throw NodeError("the node's topics cannot be created: \(error.message)")
     }
@@ -172,9 +174,11 @@ struct NodeService: Service {
       socket: configuration.socket, sdkDirectory: configuration.dataDirectory + "/sdk",
       cacheDirectory: configuration.dataDirectory + "/cache", environment: environment)
     let (configuration, logger, requestStop) = (configuration, logger, requestStop)
+    let registry = await deployer.position
     return try await reactor.perform { finish in
       let core = NodeCore(
-        configuration: configuration, log: log.log, failsSingly: log.failsSingly, state: state, reactor: reactor, launcher: launcher, logger: logger)
+        configuration: configuration, log: log.log, sharesLog: log.isShared, state: state, reactor: reactor,
+        launcher: launcher, logger: logger)
       let bound = ReactorBound(core, reactor: reactor)
       // The ends of a turn, in this order: gathered events become commits, commits are written, what came of it is sent.
       reactor.atTurnEnd { core.intake.flush() }
@@ -185,10 +189,11 @@ struct NodeService: Service {
         core.restore(apps) { result in
           if case .failure(let error) = result { return finish(.failure(NodeError(error.message))) }
           do throws(SystemError) {
-            try core.listen(
-              admin: AdminService(
-                core: core, deployer: deployer, archive: archive, logStatistics: { log.statistics() },
-                requestStop: requestStop))
+            let admin = AdminService(
+              core: core, deployer: deployer, archive: archive, logStatistics: { log.statistics() },
+              requestStop: requestStop)
+            core.join(deployer: deployer, registry: registry) { [unowned admin] in admin.selfDescription }
+            try core.listen(admin: admin)
             finish(.success(bound))
           } catch {
             finish(.failure(NodeError(error.description)))

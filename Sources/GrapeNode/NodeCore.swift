@@ -30,19 +30,25 @@ final class NodeCore {
   private var listener: SocketListener?
   private var admin: AdminService?
   private var isStopping = false
-  private let failsSingly: Bool
+  let sharesLog: Bool
+  /// Reply topics that were not there when they were looked for, and until when they are not looked for again.
+  private var goneReplyTopics: [String: Int64] = [:]
+  private static let goneTime: Int64 = 30_000_000_000
+  private(set) var cluster: ClusterView?
+  private var registry: RegistryFollower?
 
   /// Connections at a time, opening ones included.
   static let connectionLimit = 4096
   /// Time for HELLO.
   private static let openingTimeout: Int64 = 10_000_000_000
 
-  /// - Parameter failsSingly: commits of the log can fail one by one.
+  /// - Parameter sharesLog: other nodes may work on the log; its commits can fail one by one.
   init(
-    configuration: NodeConfiguration, log: any EventLog, failsSingly: Bool, state: StateKeeper, reactor: Reactor, launcher: LaunchPlanner,
+    configuration: NodeConfiguration, log: any EventLog, sharesLog: Bool, state: StateKeeper, reactor: Reactor,
+    launcher: LaunchPlanner,
     logger: Logger
   ) {
-    self.failsSingly = failsSingly
+    self.sharesLog = sharesLog
     self.state = state
     self.configuration = configuration
     self.reactor = reactor
@@ -72,14 +78,46 @@ final class NodeCore {
       launch: { [launcher] (deployment, worker, token) throws(StatusError) in
         try launcher.launch(deployment, worker: worker, token: token)
       })
-    environment.failsSingly = failsSingly
+    environment.failsSingly = sharesLog
+    environment.repliesRefused = { [unowned self] in lookFor(replyTopics: $0) }
     return environment
   }
 
   private func replyTopic(_ topic: String) -> ReplyTopic {
     if topic == calls.topic { return .open(partitions: 1) }
+    if NodeName(repliesTopic: topic) != nil {
+      // Another node's, or this one's when it had another name.
+      guard sharesLog, (goneReplyTopics[topic] ?? .min) < reactor.now else { return .abandoned }
+      return .open(partitions: 1)
+    }
     guard topic.hasSuffix(AppName.requestsSuffix) else { return .none }
     return engines[String(topic.dropLast(AppName.requestsSuffix.count))] == nil ? .abandoned : .open(partitions: 1)
+  }
+
+  /// A commit was refused because a topic is not there: is it one of these?
+  private func lookFor(replyTopics topics: [String]) {
+    for topic in topics where topic != calls.topic && NodeName(repliesTopic: topic) != nil {
+      gate.log.bounds(
+        of: TopicPartition(topic, 0),
+        completion: reactor.completion { [self] result in
+          guard case .failure(let error) = result, error.code == .noSuchTopic else { return }
+          goneReplyTopics[topic] = reactor.now + Self.goneTime
+        })
+    }
+  }
+
+  // MARK: The other nodes
+
+  /// Begins to follow what others do, if there may be others. `position`: where the registry was read to.
+  func join(deployer: Deployer, registry position: Int64, describe: @escaping () -> JSONValue) {
+    guard sharesLog else { return }
+    let cluster = ClusterView(
+      name: configuration.name.text, log: gate.log, reactor: reactor, logger: logger, describe: describe)
+    let registry = RegistryFollower(core: self, deployer: deployer, logger: logger)
+    self.cluster = cluster
+    self.registry = registry
+    cluster.start()
+    registry.start(at: position)
   }
 
   // MARK: Applications
@@ -321,6 +359,7 @@ final class NodeCore {
     isStopping = true
     listener?.close()
     listener = nil
+    registry?.close()
     var missing = engines.count
     let finish = { [self] in
       calls.close()
@@ -329,7 +368,8 @@ final class NodeCore {
       for connection in opening.values { connection.close() }
       opening.removeAll()
       // What is left to be sent goes out at the end of this turn.
-      reactor.deferred { completion() }
+      guard let cluster else { return reactor.deferred { completion() } }
+      cluster.close(completion: completion)
     }
     if missing == 0 { return finish() }
     for engine in engines.values {

@@ -105,7 +105,7 @@ extension AdminService {
     }
   }
 
-  private static func finishing(
+  static func finishing(
     _ reactor: Reactor, _ body: @escaping @Sendable (@escaping @Sendable (Result<Void, StatusError>) -> Void) -> Void
   ) async throws(StatusError) {
     do {

@@ -52,6 +52,7 @@ final class AdminService {
       case "deploy.begin": try beginUpload(request, respond)
       case "deploy.chunk": try takeChunk(request, blob, respond)
       case "deploy.finish": try finishUpload(request, respond)
+      case "cluster": respond(.success(cluster))
       case "topology": respond(.success(topology))
       case "stats": respond(.success(statistics))
       case "log.topics":
@@ -101,6 +102,34 @@ final class AdminService {
   }
 
   private var uptime: Int64 { (grape_monotonic_ns() - started) / 1_000_000 }
+
+  /// The nodes that share the log. This one as it is now.
+  private var cluster: JSONValue {
+    var table = core.cluster?.table ?? NodeTable(now: core.reactor.now)
+    table.heard(core.configuration.name.text, selfDescription, now: core.reactor.now, isOld: false)
+    return ["node": .string(core.configuration.name.text), "nodes": table.json(now: core.reactor.now)]
+  }
+
+  /// What this node tells the others of itself.
+  var selfDescription: JSONValue {
+    let apps: [JSONValue] = sortedEngines.map { engine in
+      let figures = engine.statisticsJSON()
+      let partitions: [JSONValue] = (figures["partitions"]?.array ?? []).map {
+        ["partition": $0["partition"] ?? 0, "lag": $0["lag"] ?? 0]
+      }
+      return [
+        "name": .string(engine.name.text), "version": .string(engine.deployment.version),
+        "state": .string(engine.reportedState), "problem": JSONValue(engine.problem),
+        "workers": JSONValue(engine.liveWorkers), "lag": .int(engine.lag), "rate": figures["rate"] ?? 0,
+        "partitions": .array(partitions), "of": JSONValue(engine.partitions),
+      ]
+    }
+    return [
+      "node": .string(core.configuration.name.text), "version": .string(GrapeVersion.current),
+      "uptimeMs": .int(uptime), "timeMs": .int(grape_realtime_ms()),
+      "problem": JSONValue(core.gate.failure?.description), "apps": .array(apps),
+    ]
+  }
 
   private var statistics: JSONValue {
     // What came in earlier in this turn waits in its topic, too.
