@@ -67,6 +67,7 @@ extension EngineSimulation {
     isFinishing = true
     disk.disarm()
     stores.callsToFault = nil
+    node?.groups?.calmDown()
     note("nothing goes wrong any more")
     var rounds = 0
     while try !settle() {

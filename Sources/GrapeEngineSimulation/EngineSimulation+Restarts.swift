@@ -51,8 +51,10 @@ extension EngineSimulation {
     do throws(SystemError) {
       let node = try SimulatedNode(
         log: log, threads: threads, directory: directory, model: model, clock: clock,
-        provider: SimulatedStoreProvider(stores, mapped: mapped), manifests: manifests)
+        provider: SimulatedStoreProvider(stores, mapped: mapped), manifests: manifests,
+        groups: isShared ? SimulatedGroups(partitions: partitions) : nil)
       self.node = node
+      if isFinishing { node.groups?.calmDown() }
       node.start(replyTopic: Self.replyTopic, seed: random.next(), isDeputy: isDeputy) {
         [unowned self, unowned node] app, token, onExit in
         spawn(in: node, app, token, onExit)
@@ -225,7 +227,8 @@ extension EngineSimulation {
 
   private func lost(_ body: ByteSlice, of worker: SimulatedWorker, isReleased: Bool) {
     guard let delivery = DeliveryHead(body) else { return report("a DELIVER frame is malformed") }
-    if !isReleased {
+    // A delivery of a partition that has gone is nobody's loss.
+    if !isReleased, !isShared {
       lostDeliveries[.init(app: worker.app, partition: delivery.partition), default: 0] += 1
     }
     let events = model.latest.partitions[worker.app][delivery.partition].events
@@ -254,7 +257,8 @@ extension EngineSimulation {
       )
     }
     let processed = model.latest.partitions[worker.app][delivery.partition].processed
-    if delivery.first != processed {
+    // The next delivery goes out before the last commit is answered: if that is refused it comes to nothing.
+    if isShared ? delivery.first < processed : delivery.first != processed {
       report("\(apps[worker.app])/\(delivery.partition) is delivered from \(delivery.first), it stands at \(processed)")
     }
   }

@@ -26,6 +26,8 @@ package final class EngineSimulation: @unchecked Sendable {
   var manifests: [Manifest]
   var options: CommitLogOptions
   let isDeputy: Bool
+  /// Other nodes work on the log, too.
+  let isShared: Bool
   var node: SimulatedNode?
   var setting: WorkerSetting!
   private let weights: [Int]
@@ -79,6 +81,7 @@ package final class EngineSimulation: @unchecked Sendable {
     library = ProgramLibrary(apps: apps.count, trouble: random.pick([0, 3, 10, 25]))
     options = Self.options(&random)
     isDeputy = random.chance(1, in: 2)
+    isShared = random.chance(1, in: 2)
     weights = EngineStep.weights(&random)
     stepCount = random.pick([200, 500, 1_000, 2_000])
     let manifests = Self.makeManifests(apps, partitions, &random)
@@ -139,6 +142,8 @@ package final class EngineSimulation: @unchecked Sendable {
     summary.deadLetters = model.latest.deadLetters.reduce(0) { $0 + $1.count }
     summary.replies = model.latest.replies.count
     summary.storeFaults = stores.faults
+    summary.partitionsTaken += node?.groups?.taken ?? 0
+    summary.commitsRefused += node?.groups?.refused ?? 0
     summary.storesDiscarded = stores.discarded
   }
 

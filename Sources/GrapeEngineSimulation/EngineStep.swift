@@ -10,7 +10,7 @@ enum EngineStep: Int, CaseIterable {
   case worker
   case append, call, write, readLocally, readLinearizably
   case advanceClock
-  case killWorker, silenceWorker, failStore
+  case killWorker, silenceWorker, failStore, regroup
   case deploy, restart, killNode, losePower, armDeath
 
   /// How often it happens, beside the others.
@@ -33,6 +33,7 @@ enum EngineStep: Int, CaseIterable {
     case .killWorker: 8
     case .silenceWorker: 1
     case .failStore: 2
+    case .regroup: 6
     case .deploy: 2
     case .restart: 2
     case .killNode: 2
@@ -75,6 +76,7 @@ extension EngineSimulation {
     case .killWorker: killWorker()
     case .silenceWorker: node.workers.filter(\.isAlive).first?.isSilent = true
     case .failStore: stores.callsToFault = random.within(1...6)
+    case .regroup: node.groups?.stir(&random) { note($0) }
     case .deploy: deploy()
     case .restart: try restart()
     case .killNode: try kill(powerLost: false)

@@ -24,6 +24,9 @@ extension EngineSimulation {
     package var lost = 0
     /// Calls to stores that failed.
     package var storeFaults = 0
+    /// By the log, in the last life of the node.
+    package var partitionsTaken = 0
+    package var commitsRefused = 0
     /// Stores that were not trusted after a loss of power.
     package var storesDiscarded = 0
 
@@ -50,6 +53,8 @@ extension EngineSimulation {
       left.lost += right.lost
       left.storeFaults += right.storeFaults
       left.storesDiscarded += right.storesDiscarded
+      left.partitionsTaken += right.partitionsTaken
+      left.commitsRefused += right.commitsRefused
     }
 
     package var description: String {
@@ -57,7 +62,7 @@ extension EngineSimulation {
         + "of them killed; \(replies) replies, \(deadLetters) dead letters; \(writes) writes, \(reads) reads, "
         + "\(failedReads) failed; \(starts) starts, \(kills) kills, \(powerLosses) losses of power, \(restarts) orderly "
         + "stops, \(deployments) deployments; \(lost) commits lost, \(storeFaults) faults of stores, \(storesDiscarded) "
-        + "stores not trusted"
+        + "stores not trusted; \(partitionsTaken) partitions taken, \(commitsRefused) commits refused"
     }
   }
 }

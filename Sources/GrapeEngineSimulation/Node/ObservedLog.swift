@@ -5,10 +5,13 @@ final class ObservedLog: EventLog, @unchecked Sendable {
   // A simulation lives on one thread.
   private var log: (any EventLog)?
   private let model: EngineModel
+  /// nil: the node has the log for itself.
+  private let groups: SimulatedGroups?
 
-  init(_ log: any EventLog, model: EngineModel) {
+  init(_ log: any EventLog, model: EngineModel, groups: SimulatedGroups?) {
     self.log = log
     self.model = model
+    self.groups = groups
   }
 
   /// The process is gone: breaks the circle of references between log and engines.
@@ -18,6 +21,7 @@ final class ObservedLog: EventLog, @unchecked Sendable {
 
   func commit(_ transaction: Transaction, completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void) {
     guard let log else { return completion(.failure(Self.gone)) }
+    if let refusal = groups?.refusal(of: transaction) { return completion(.failure(refusal)) }
     let number = model.submitted(transaction)
     log.commit(transaction) { [model] result in
       model.completed(number, result)
@@ -102,10 +106,14 @@ final class ObservedLog: EventLog, @unchecked Sendable {
   func join(
     group: String, topics: [String], onChange: @escaping @Sendable (GroupChange) -> Void
   ) -> GroupMembership {
-    log?.join(group: group, topics: topics, onChange: onChange) ?? GroupMembership(id: 0)
+    if let groups {
+      groups.join(group, topics, onChange)
+      return GroupMembership(id: 0)
+    }
+    return log?.join(group: group, topics: topics, onChange: onChange) ?? GroupMembership(id: 0)
   }
 
-  func leave(_ membership: GroupMembership) { log?.leave(membership) }
+  func leave(_ membership: GroupMembership) { if groups == nil { log?.leave(membership) } }
 
   func close(completion: @escaping @Sendable () -> Void) {
     guard let log else { return completion() }

@@ -19,6 +19,8 @@ final class SimulatedNode: @unchecked Sendable {
   let directory: SimulatedDirectory
   let log: CommitLog
   let observed: ObservedLog
+  /// nil: the node has the log for itself.
+  let groups: SimulatedGroups?
   let reactor: Reactor
   let stateReactor: Reactor
   let keeper: StateKeeper
@@ -32,13 +34,14 @@ final class SimulatedNode: @unchecked Sendable {
 
   init(
     log: CommitLog, threads: SimulatedThreads, directory: SimulatedDirectory, model: EngineModel, clock: SimulatedClock,
-    provider: any StateStoreProvider, manifests: [Manifest]
+    provider: any StateStoreProvider, manifests: [Manifest], groups: SimulatedGroups?
   ) throws(SystemError) {
     self.log = log
     self.threads = threads
     self.directory = directory
     self.manifests = manifests
-    observed = ObservedLog(log, model: model)
+    self.groups = groups
+    observed = ObservedLog(log, model: model, groups: groups)
     let time = ReactorClock(monotonic: { clock.monotonicNanoseconds }, wall: { clock.wallMilliseconds })
     reactor = try Reactor(clock: time)
     stateReactor = try Reactor(clock: time)
@@ -57,7 +60,7 @@ final class SimulatedNode: @unchecked Sendable {
       log.becomeDeputy()
       reactor.atTurnEnd { [log] in log.assist() }
     }
-    let environment = EngineEnvironment(
+    var environment = EngineEnvironment(
       reactor: reactor, gate: gate, flusher: ConnectionFlusher(), state: keeper, node: "simulated",
       replies: { $0 == replyTopic ? .open(partitions: 1) : .none }, eventLimit: 1 << 20,
       frameLimit: FrameHeader.defaultLimit,
@@ -70,6 +73,7 @@ final class SimulatedNode: @unchecked Sendable {
       },
       start: { (launch, _, _, onExit) throws(SystemError) in spawn(launch.program, launch.arguments[0], onExit) },
       random: SimulationRandom(seed: seed))
+    environment.failsSingly = groups != nil
     let topology = Topology(manifests)
     engines = manifests.map { manifest in
       ApplicationEngine(
