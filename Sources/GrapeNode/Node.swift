@@ -81,8 +81,10 @@ struct NodeService: Service {
         ])
       try? await gracefulShutdown()
       logger.info("node stopping", metadata: ["node": "\(configuration.name)"])
-      await stop(core, reactor: reactor)
+      let failure = await stop(core, reactor: reactor)
       await stop(state)
+      // For whoever starts it again.
+      if opened.isShared, let failure { throw NodeError("the log takes no more from this node: \(failure.message)") }
     } catch {
       await log.close()
       throw error
@@ -177,7 +179,8 @@ struct NodeService: Service {
     let registry = await deployer.position
     return try await reactor.perform { finish in
       let core = NodeCore(
-        configuration: configuration, log: log.log, sharesLog: log.isShared, state: state, reactor: reactor,
+        configuration: configuration, log: log.log, sharesLog: log.isShared, onFailure: requestStop, state: state,
+        reactor: reactor,
         launcher: launcher, logger: logger)
       let bound = ReactorBound(core, reactor: reactor)
       // The ends of a turn, in this order: gathered events become commits, commits are written, what came of it is sent.
@@ -204,17 +207,20 @@ struct NodeService: Service {
   }
 
   /// Stops what lives on the reactor, within the time allowed, then the reactor.
-  private func stop(_ core: ReactorBound<NodeCore>, reactor: Reactor) async {
+  ///
+  /// - Returns: why the log takes no more, if it does not.
+  private func stop(_ core: ReactorBound<NodeCore>, reactor: Reactor) async -> LogError? {
     let limit = configuration.shutdownTimeout.nanoseconds
     let logger = logger
+    var failure: LogError?
     do {
-      try await reactor.perform { finish in
+      failure = try await reactor.perform { finish in
         var isDone = false
         let end: (Bool) -> Void = { inTime in
           guard !isDone else { return }
           isDone = true
           if !inTime { logger.warning("workers did not finish in time; their events stay queued") }
-          finish(.success(()))
+          finish(.success(core.value.gate.failure))
         }
         core.value.stop { end(true) }
         reactor.schedule(after: limit) { end(false) }
@@ -223,5 +229,6 @@ struct NodeService: Service {
       logger.warning("reactor stopped early", metadata: ["error": "\(error)"])
     }
     reactor.stop()
+    return failure
   }
 }

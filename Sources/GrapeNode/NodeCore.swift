@@ -42,9 +42,11 @@ final class NodeCore {
   /// Time for HELLO.
   private static let openingTimeout: Int64 = 10_000_000_000
 
-  /// - Parameter sharesLog: other nodes may work on the log; its commits can fail one by one.
+  /// - Parameters:
+  ///   - sharesLog: other nodes may work on the log; its commits can fail one by one.
+  ///   - onFailure: called when a log that others work on, too, takes no more from this node, which is of no use then.
   init(
-    configuration: NodeConfiguration, log: any EventLog, sharesLog: Bool, state: StateKeeper, reactor: Reactor,
+    configuration: NodeConfiguration, log: any EventLog, sharesLog: Bool, onFailure: @escaping () -> Void, state: StateKeeper, reactor: Reactor,
     launcher: LaunchPlanner,
     logger: Logger
   ) {
@@ -58,8 +60,11 @@ final class NodeCore {
     intake = Intake(gate: gate)
     gate.onFailure = { [logger] error in
       logger.critical(
-        "the log takes no more events; reads go on. Mend the cause, then start the node again",
+        sharesLog
+          ? "the log takes no more from this node, which ends; started again it goes on where it stood"
+          : "the log takes no more events; reads go on. Mend the cause, then start the node again",
         metadata: ["error": "\(error)"])
+      if sharesLog { onFailure() }
     }
     calls = CallTable(topic: configuration.name.repliesTopic, log: log, reactor: reactor, logger: logger)
   }
