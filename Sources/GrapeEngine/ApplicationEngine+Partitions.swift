@@ -33,7 +33,11 @@ extension ApplicationEngine {
     for index in indices(of: change.lost) { withdraw(index, isLost: true) }
     let revoked = indices(of: change.revoked)
     for index in revoked { withdraw(index, isLost: false) }
-    if !change.revoked.isEmpty { revocations.append((Set(revoked), change)) }
+    if !change.revoked.isEmpty {
+      // One that waits to be opened again has nothing under way.
+      let left = Set(revoked.filter { tenures[$0].phase != .away })
+      if left.isEmpty { change.finish() } else { revocations.append((left, change)) }
+    }
     settleTenures()
     let granted = indices(of: change.assigned).filter { !isLeaving && tenures[$0].granted() }
     if !granted.isEmpty { open(granted) }

@@ -16,6 +16,7 @@ extension ApplicationEngine {
   /// as the one it comes from is done.
   public var isIdle: Bool {
     state != .loading && waiting == 0 && unfinishedCommits == 0 && lanes.allSatisfy { $0.delivery == nil }
+      && tenures.allSatisfy(\.isAtRest)
       && here.allSatisfy { stateGates[$0].isSettled && chores[$0].isIdle && offsetPacing[$0].due == nil }
   }
 

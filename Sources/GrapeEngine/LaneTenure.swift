@@ -26,6 +26,8 @@ struct LaneTenure {
   private(set) var attempts = 0
 
   var isHere: Bool { phase == .here }
+  /// It neither comes nor goes, nor waits for that.
+  var isAtRest: Bool { isGranted ? phase == .here : phase == .away }
 
   // MARK: Coming
 

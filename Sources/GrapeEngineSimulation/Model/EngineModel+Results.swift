@@ -22,14 +22,16 @@ extension EngineModel {
     state.replies += commit.replies
   }
 
-  /// The first offsets of an application: where it stands already.
+  /// The first offsets of a partition: where it stands already.
   private func claim(_ commit: ModelCommit, _ state: ModelState) throws(Mismatch) {
     guard commit.events.isEmpty, commit.changelog == nil, commit.processed == 0, commit.writesDone == 0 else {
       throw Mismatch("an application's first offsets are not 0, or something goes with them")
     }
-    guard let app = commit.lane?.app ?? commit.writesLane?.app,
-      state.partitions[app].allSatisfy({ $0.processed == 0 && $0.writesDone == 0 })
-    else { throw Mismatch("an application that has consumed something commits its first offsets") }
+    guard let place = commit.lane ?? commit.writesLane else { throw Mismatch("first offsets of nothing") }
+    let partition = state.partitions[place.app][place.partition]
+    guard partition.processed == 0, partition.writesDone == 0 else {
+      throw Mismatch("a partition of which something was consumed gets its first offsets")
+    }
   }
 
   // MARK: Deliveries
