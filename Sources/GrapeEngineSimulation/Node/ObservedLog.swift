@@ -15,7 +15,10 @@ final class ObservedLog: EventLog, @unchecked Sendable {
   }
 
   /// The process is gone: breaks the circle of references between log and engines.
-  func discard() { log = nil }
+  func discard() {
+    log = nil
+    groups?.discard()
+  }
 
   private static let gone = LogError(.closed, "the process is gone")
 

@@ -89,6 +89,9 @@ final class SimulatedGroups: @unchecked Sendable {
     }
   }
 
+  /// The process is gone: breaks the circle of references between members and log.
+  func discard() { members = [] }
+
   private func place(_ member: Int, _ partition: Int) -> TopicPartition {
     TopicPartition(members[member].topic, Int32(partition))
   }
@@ -105,7 +108,7 @@ final class SimulatedGroups: @unchecked Sendable {
   }
 
   private func finished(_ member: Int, _ partition: Int) {
-    guard members[member].tenures[partition] == .finishing else { return }
+    guard members.indices.contains(member), members[member].tenures[partition] == .finishing else { return }
     members[member].tenures[partition] = .away
     if isCalm { give(member, partition) }
   }
