@@ -22,9 +22,12 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
   public var topicSettings = ["max.message.bytes": "68157440"]
   /// How long a question to the cluster may take, milliseconds.
   public var requestTimeout = 30_000
-  /// How long a commit may take, milliseconds; from 2,000 to 900,000. Also the cluster's limit for open transactions,
-  /// which brokers bound (15 minutes by default).
+  /// How long a commit may take, milliseconds; from 2,000 to 900,000.
   public var commitTimeout = 60_000
+  /// How long a transaction may be open on the cluster before brokers roll it back, milliseconds; from 1,000 to 900,000
+  /// (brokers have a limit of their own, 15 minutes by default). So long at most the partitions that a node wrote to when it
+  /// died keep back what others write there.
+  public var transactionTimeout = 10_000
   /// How long a commit waits for others to go with it, milliseconds. 0: not at all; those that come while another is
   /// under way go together in any case.
   public var commitInterval = 0
@@ -77,6 +80,10 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
     try TopicConfiguration(partitions: 1).check(name: namespace + "x")
     guard (2_000...900_000).contains(commitTimeout) else {
       throw LogError(.invalidArgument, "Kafka: commit timeout of \(commitTimeout) ms; must be 2,000 to 900,000")
+    }
+    guard (1_000...900_000).contains(transactionTimeout) else {
+      throw LogError(
+        .invalidArgument, "Kafka: transaction timeout of \(transactionTimeout) ms; must be 1,000 to 900,000")
     }
     guard (1...900_000).contains(requestTimeout), (0..<commitTimeout).contains(commitInterval) else {
       throw LogError(

@@ -13,6 +13,7 @@ public final class KafkaEventLog: EventLog {
   private let committer: Committer
   private let reader: Reader
   private let queries: PartitionQueries
+  private let openTransactions: OpenTransactions
   private let admin: KafkaAdmin
   private let adminLane: Lane
   private let coordinator: GroupCoordinator
@@ -41,6 +42,7 @@ public final class KafkaEventLog: EventLog {
       self.init(
         configuration, directory, try Committer(configuration, directory, queries),
         try Reader(configuration, directory, queries), queries,
+        OpenTransactions(configuration, directory, committed: client),
         KafkaAdmin(client: client, timeout: configuration.requestTimeout), adminLane, coordinator)
     } catch {
       queryLane.stop {}
@@ -51,23 +53,26 @@ public final class KafkaEventLog: EventLog {
 
   private init(
     _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ committer: Committer, _ reader: Reader,
-    _ queries: PartitionQueries, _ admin: KafkaAdmin, _ adminLane: Lane, _ coordinator: GroupCoordinator
+    _ queries: PartitionQueries, _ openTransactions: OpenTransactions, _ admin: KafkaAdmin, _ adminLane: Lane,
+    _ coordinator: GroupCoordinator
   ) {
     self.configuration = configuration
     self.directory = directory
     self.committer = committer
     self.reader = reader
     self.queries = queries
+    self.openTransactions = openTransactions
     self.admin = admin
     self.adminLane = adminLane
     self.coordinator = coordinator
     committer.start()
     reader.start()
+    openTransactions.start()
   }
 
   deinit {
     // Threads hold what they work with, so that nothing is left behind by a log that nobody closed.
-    Self.stop(committer, reader, queries.lane, adminLane) {}
+    Self.stop(committer, reader, openTransactions, queries.lane, adminLane) {}
   }
 
   // MARK: topics
@@ -217,6 +222,16 @@ public final class KafkaEventLog: EventLog {
     }
   }
 
+  public func settled(
+    _ partitions: [TopicPartition], completion: @escaping @Sendable (Result<Void, LogError>) -> Void
+  ) {
+    openTransactions.wait(
+      OpenTransactions.Request(
+        partitions: partitions,
+        deadline: MonotonicClock.after(milliseconds: configuration.transactionTimeout + 15_000),
+        completion: completion))
+  }
+
   // MARK: groups
 
   public func committedOffsets(
@@ -261,7 +276,7 @@ public final class KafkaEventLog: EventLog {
     }
     guard let isFirst else { return completion() }
     guard isFirst else { return }
-    Self.stop(committer, reader, queries.lane, adminLane) { [self] in
+    Self.stop(committer, reader, openTransactions, queries.lane, adminLane) { [self] in
       let waiting = closing.withLock { closing -> [@Sendable () -> Void] in
         defer { closing = .closed }
         if case .closing(let waiting) = closing { return waiting }
@@ -273,13 +288,15 @@ public final class KafkaEventLog: EventLog {
 
   /// One after the other, since each may need the next: administration, commits, questions, reads.
   private static func stop(
-    _ committer: Committer, _ reader: Reader, _ queryLane: Lane, _ adminLane: Lane,
-    last: @escaping @Sendable () -> Void
+    _ committer: Committer, _ reader: Reader, _ openTransactions: OpenTransactions, _ queryLane: Lane,
+    _ adminLane: Lane, last: @escaping @Sendable () -> Void
   ) {
     adminLane.stop {
       committer.stop {
-        queryLane.stop {
-          if reader.ask(.stop(last)) != nil { last() }
+        openTransactions.stop {
+          queryLane.stop {
+            if reader.ask(.stop(last)) != nil { last() }
+          }
         }
       }
     }

@@ -55,6 +55,11 @@ extension EventLog {
     try await outcome { self.read(partition, from: offset, maxBytes: maxBytes, completion: $0) }
   }
 
+  /// See `settled(_:completion:)`.
+  public func settled(_ partitions: [TopicPartition]) async throws(LogError) {
+    try await outcome { self.settled(partitions, completion: $0) }
+  }
+
   /// See `bounds(of:completion:)`.
   public func bounds(of partition: TopicPartition) async throws(LogError) -> PartitionBounds {
     try await outcome { self.bounds(of: partition, completion: $0) }

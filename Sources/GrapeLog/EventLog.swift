@@ -65,6 +65,9 @@ public protocol EventLog: AnyObject, Sendable {
 
   /// Completes once no transaction is undecided in these partitions that was begun before it was asked: whatever was to be
   /// committed there by others that are gone is visible, or never will be.
+  ///
+  /// Errors: `noSuchTopic`, `noSuchPartition`, `closed`; `busy` if a transaction stays undecided for longer than the log
+  /// lets any stay open, or the log cannot be reached for so long.
   func settled(_ partitions: [TopicPartition], completion: @escaping @Sendable (Result<Void, LogError>) -> Void)
 
   /// First offset whose record batch has a maximum timestamp at or after `timestamp` (milliseconds since 1970, UTC); the end if there is none.

@@ -37,7 +37,9 @@ final class Committer: @unchecked Sendable {
 
   /// Sends nothing before it is flushed, so that what is queued together goes in one set of messages per partition.
   static func makePlain(_ configuration: KafkaConfiguration) throws(LogError) -> Producer {
-    try Producer(configuration, own: [("linger.ms", String(configuration.commitTimeout - 1_000))])
+    try Producer(
+      configuration, messageTimeout: configuration.commitTimeout,
+      own: [("linger.ms", String(configuration.commitTimeout - 1_000))])
   }
 
   func commit(

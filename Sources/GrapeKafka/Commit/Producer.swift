@@ -8,14 +8,17 @@ final class Producer {
   private var topics: [String: RDKafkaTopic] = [:]
   private let timeout: Int
 
-  init(_ configuration: KafkaConfiguration, own: [(name: String, value: String)]) throws(LogError) {
+  /// - Parameter messageTimeout: how long a message may be under way, milliseconds.
+  init(
+    _ configuration: KafkaConfiguration, messageTimeout: Int, own: [(name: String, value: String)]
+  ) throws(LogError) {
     // Sets are bounded by batch.size; this only bounds single records, which the topic's own setting decides on.
     let sizes = configuration.settings["message.max.bytes"] == nil ? [("message.max.bytes", "68157440")] : []
     client = try RDKafkaClient(
       .producer, configuration,
       own: sizes + [
         ("enable.idempotence", "true"), ("acks", "all"), ("allow.auto.create.topics", "false"),
-        ("message.timeout.ms", String(configuration.commitTimeout)),
+        ("message.timeout.ms", String(messageTimeout)),
         // The committer bounds what it hands over.
         ("queue.buffering.max.messages", "10000000"), ("queue.buffering.max.kbytes", "2097151"),
         ("batch.num.messages", "1000000"),

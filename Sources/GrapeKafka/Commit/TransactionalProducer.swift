@@ -21,11 +21,14 @@ final class TransactionalProducer {
 
   init(_ configuration: KafkaConfiguration) throws(LogError) {
     self.configuration = configuration
+    // librdkafka wants no request and no message to outlive a transaction.
+    let timeout = configuration.transactionTimeout
+    let socketTimeout = min(configuration.settings["socket.timeout.ms"].flatMap { Int($0) } ?? timeout, timeout)
     producer = try Producer(
-      configuration,
+      configuration, messageTimeout: timeout,
       own: [
         ("transactional.id", configuration.namespace + configuration.transactionalID), ("linger.ms", "0"),
-        ("transaction.timeout.ms", String(configuration.commitTimeout)),
+        ("transaction.timeout.ms", String(timeout)), ("socket.timeout.ms", String(socketTimeout)),
       ])
   }
 
