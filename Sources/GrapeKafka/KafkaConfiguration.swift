@@ -28,6 +28,9 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
   /// (brokers have a limit of their own, 15 minutes by default). So long at most the partitions that a node wrote to when it
   /// died keep back what others write there.
   public var transactionTimeout = 10_000
+  /// How long the members of a group may take to finish revocations, milliseconds; what is unfinished then is lost. Less
+  /// than `max.poll.interval.ms`, after which the cluster does without this node.
+  public var revocationTimeout = 20_000
   /// How long a commit waits for others to go with it, milliseconds. 0: not at all; those that come while another is
   /// under way go together in any case.
   public var commitInterval = 0
@@ -60,6 +63,19 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
     "queue.buffering.max.messages", "queue.buffering.max.kbytes", "batch.num.messages",
   ]
 
+  /// Settings of the members of groups where none are given.
+  var groupDefaults: [(name: String, value: String)] {
+    [
+      ("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "10000"),
+      ("heartbeat.interval.ms", "3000"), ("topic.metadata.refresh.interval.ms", "5000"),
+    ].filter { settings[$0.0] == nil }
+  }
+
+  /// How often members of groups must at least be seen to be alive, milliseconds.
+  private var maxPollInterval: Int { settings["max.poll.interval.ms"].flatMap { Int($0) } ?? 300_000 }
+  /// How often the thread that serves the groups wakes at least, milliseconds.
+  var pollInterval: Int { max(50, maxPollInterval / 4) }
+
   public var description: String {
     "Kafka at \(bootstrapServers), namespace \"\(namespace)\", transactional id \(transactionalID), settings "
       + settings.keys.sorted().joined(separator: ", ")
@@ -84,6 +100,12 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
     guard (1_000...900_000).contains(transactionTimeout) else {
       throw LogError(
         .invalidArgument, "Kafka: transaction timeout of \(transactionTimeout) ms; must be 1,000 to 900,000")
+    }
+    guard (1..<maxPollInterval).contains(revocationTimeout) else {
+      throw LogError(
+        .invalidArgument,
+        "Kafka: revocation timeout of \(revocationTimeout) ms; must be 1 to less than max.poll.interval.ms, "
+          + "which is \(maxPollInterval)")
     }
     guard (1...900_000).contains(requestTimeout), (0..<commitTimeout).contains(commitInterval) else {
       throw LogError(

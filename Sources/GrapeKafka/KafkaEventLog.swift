@@ -16,7 +16,7 @@ public final class KafkaEventLog: EventLog {
   private let openTransactions: OpenTransactions
   private let admin: KafkaAdmin
   private let adminLane: Lane
-  private let coordinator: GroupCoordinator
+  private let groups: GroupService
   private let closing = Mutex<Closing>(.open)
 
   private enum Closing {
@@ -31,8 +31,10 @@ public final class KafkaEventLog: EventLog {
   public convenience init(_ configuration: KafkaConfiguration) throws(LogError) {
     try configuration.check()
     let client = try RDKafkaClient(.consumer, configuration, own: Reader.settings)
-    let coordinator = GroupCoordinator()
-    let directory = TopicDirectory(client, configuration) { coordinator.setPartitions($1, of: $0) }
+    let directory = TopicDirectory(client, configuration)
+    let meters = KafkaMeters()
+    let ownership = GroupOwnership()
+    let memory = OffsetMemory()
     let queryLane = Lane("kafka-query")
     let adminLane = Lane("kafka-admin")
     do throws(LogError) {
@@ -40,10 +42,12 @@ public final class KafkaEventLog: EventLog {
         client: client, directory: directory, lane: queryLane, timeout: configuration.requestTimeout)
       _ = try directory.all()
       self.init(
-        configuration, directory, try Committer(configuration, directory, queries),
+        configuration, directory,
+        try Committer(configuration, directory, queries, ownership, memory, meters),
         try Reader(configuration, directory, queries), queries,
         OpenTransactions(configuration, directory, committed: client),
-        KafkaAdmin(client: client, timeout: configuration.requestTimeout), adminLane, coordinator)
+        KafkaAdmin(client: client, timeout: configuration.requestTimeout), adminLane,
+        GroupService(configuration, directory, queries, ownership, meters, memory))
     } catch {
       queryLane.stop {}
       adminLane.stop {}
@@ -54,7 +58,7 @@ public final class KafkaEventLog: EventLog {
   private init(
     _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ committer: Committer, _ reader: Reader,
     _ queries: PartitionQueries, _ openTransactions: OpenTransactions, _ admin: KafkaAdmin, _ adminLane: Lane,
-    _ coordinator: GroupCoordinator
+    _ groups: GroupService
   ) {
     self.configuration = configuration
     self.directory = directory
@@ -64,15 +68,17 @@ public final class KafkaEventLog: EventLog {
     self.openTransactions = openTransactions
     self.admin = admin
     self.adminLane = adminLane
-    self.coordinator = coordinator
+    self.groups = groups
     committer.start()
     reader.start()
     openTransactions.start()
+    groups.start()
+    directory.onChange { [weak groups] topic in groups?.ask(.topic(topic)) }
   }
 
   deinit {
     // Threads hold what they work with, so that nothing is left behind by a log that nobody closed.
-    Self.stop(committer, reader, openTransactions, queries.lane, adminLane) {}
+    Self.stop(groups, committer, reader, openTransactions, queries.lane, adminLane) {}
   }
 
   // MARK: topics
@@ -238,12 +244,14 @@ public final class KafkaEventLog: EventLog {
     group: String, completion: @escaping @Sendable (Result<[TopicPartition: CommittedOffset], LogError>) -> Void
   ) {
     adminLane.answer(completion) { [self] () throws(LogError) in
+      let reading = committer.memory.reading(group)
       var offsets: [TopicPartition: CommittedOffset] = [:]
       for found in try admin.offsets(of: configuration.namespace + group) {
         guard let topic = directory.ownName(found.topic) else { continue }
         offsets[TopicPartition(topic, found.partition)] = CommittedOffset(
           offset: found.offset, metadata: OffsetMetadata.decode(found.metadata))
       }
+      committer.memory.read(group, offsets, since: reading, horizon: committer.queue.lastNumber)
       return offsets
     }
   }
@@ -251,14 +259,15 @@ public final class KafkaEventLog: EventLog {
   public func deleteGroup(_ group: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
     adminLane.answer(completion) { [self] () throws(LogError) in
       try admin.deleteGroup(configuration.namespace + group)
+      committer.memory.forget(group: group)
     }
   }
 
   public func join(
     group: String, topics: [String], onChange: @escaping @Sendable (GroupChange) -> Void
-  ) -> GroupMembership { coordinator.join(group: group, topics: topics, onChange: onChange) }
+  ) -> GroupMembership { groups.join(group: group, topics: topics, onChange: onChange) }
 
-  public func leave(_ membership: GroupMembership) { coordinator.leave(membership) }
+  public func leave(_ membership: GroupMembership) { groups.leave(membership) }
 
   // MARK: the end
 
@@ -276,7 +285,7 @@ public final class KafkaEventLog: EventLog {
     }
     guard let isFirst else { return completion() }
     guard isFirst else { return }
-    Self.stop(committer, reader, openTransactions, queries.lane, adminLane) { [self] in
+    Self.stop(groups, committer, reader, openTransactions, queries.lane, adminLane) { [self] in
       let waiting = closing.withLock { closing -> [@Sendable () -> Void] in
         defer { closing = .closed }
         if case .closing(let waiting) = closing { return waiting }
@@ -288,14 +297,17 @@ public final class KafkaEventLog: EventLog {
 
   /// One after the other, since each may need the next: administration, commits, questions, reads.
   private static func stop(
-    _ committer: Committer, _ reader: Reader, _ openTransactions: OpenTransactions, _ queryLane: Lane,
+    _ groups: GroupService, _ committer: Committer, _ reader: Reader, _ openTransactions: OpenTransactions,
+    _ queryLane: Lane,
     _ adminLane: Lane, last: @escaping @Sendable () -> Void
   ) {
     adminLane.stop {
       committer.stop {
-        openTransactions.stop {
-          queryLane.stop {
-            if reader.ask(.stop(last)) != nil { last() }
+        groups.stop {
+          openTransactions.stop {
+            queryLane.stop {
+              if reader.ask(.stop(last)) != nil { last() }
+            }
           }
         }
       }

@@ -14,17 +14,15 @@ final class TopicDirectory: Sendable {
   private let known = Mutex<[String: Entry]>([:])
   private let client: RDKafkaClient
   private let configuration: KafkaConfiguration
-  /// Told of every change: the topic (without namespace) and its number of partitions, nil if it is gone.
-  private let onChange: @Sendable (String, Int32?) -> Void
+  private let listener = Mutex<(@Sendable (String) -> Void)?>(nil)
 
-  init(
-    _ client: RDKafkaClient, _ configuration: KafkaConfiguration,
-    onChange: @escaping @Sendable (String, Int32?) -> Void
-  ) {
+  init(_ client: RDKafkaClient, _ configuration: KafkaConfiguration) {
     self.client = client
     self.configuration = configuration
-    self.onChange = onChange
   }
+
+  /// Has `listener` told of every topic that changes (without its namespace). One listener.
+  func onChange(_ listener: @escaping @Sendable (String) -> Void) { self.listener.withLock { $0 = listener } }
 
   /// The topic's name on the cluster.
   func clusterName(_ topic: String) -> String { configuration.namespace + topic }
@@ -41,7 +39,7 @@ final class TopicDirectory: Sendable {
       defer { known[topic] = partitions.map { Entry(partitions: $0) } }
       return known[topic]?.partitions != partitions
     }
-    if changed { onChange(topic, partitions) }
+    if changed, let listener = listener.withLock({ $0 }) { listener(topic) }
   }
 
   /// Something the cluster said speaks against what is known of a topic, or of where its partitions are.

@@ -7,9 +7,15 @@ internal import Glibc
 ///
 /// `@unchecked Sendable`: the pointer never changes, and librdkafka's calls on clients may be made from any thread.
 final class RDKafkaClient: @unchecked Sendable {
-  enum Role { case producer, consumer }
+  enum Role {
+    case producer
+    case consumer
+    /// A consumer that is a member of a group, and is told of rebalances by events.
+    case member
+  }
 
   let pointer: OpaquePointer
+  private let role: Role
   /// What callbacks reach; retained by `pointer` until it is destroyed.
   private let context: Unmanaged<Context>
 
@@ -18,6 +24,8 @@ final class RDKafkaClient: @unchecked Sendable {
     let log: (@Sendable (KafkaLogLine) -> Void)?
     /// Where delivery reports go. Set and read only by the thread that polls the producer.
     var ledger: DeliveryLedger?
+    /// Memory that librdkafka may read from until it is gone.
+    var kept: [PreparedTransaction] = []
     init(log: (@Sendable (KafkaLogLine) -> Void)?) { self.log = log }
   }
 
@@ -48,6 +56,9 @@ final class RDKafkaClient: @unchecked Sendable {
         Unmanaged<Context>.fromOpaque(opaque).takeUnretainedValue().ledger?.report(message)
       }
     }
+    if role == .member {
+      rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR)
+    }
     var reason = [CChar](repeating: 0, count: 512)
     let kind = role == .producer ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER
     guard let client = rd_kafka_new(kind, conf, &reason, reason.count) else {
@@ -57,11 +68,13 @@ final class RDKafkaClient: @unchecked Sendable {
     owned = false
     pointer = client
     self.context = context
+    self.role = role
   }
 
   deinit {
     // Nobody waits for what is still queued: whoever cared has been told by the delivery reports.
-    rd_kafka_destroy(pointer)
+    // A member has left its group before, or has no time to.
+    rd_kafka_destroy_flags(pointer, role == .member ? RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE : 0)
     context.release()
   }
 
@@ -70,6 +83,18 @@ final class RDKafkaClient: @unchecked Sendable {
     get { context.takeUnretainedValue().ledger }
     set { context.takeUnretainedValue().ledger = newValue }
   }
+
+  /// Asks for all topics, which makes a member look whether those that it subscribes to have come or gone. Blocks.
+  func refreshTopics(timeout: Int) {
+    var metadata: UnsafePointer<rd_kafka_metadata>?
+    if rd_kafka_metadata(pointer, 1, nil, &metadata, Int32(timeout)) == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata {
+      rd_kafka_metadata_destroy(metadata)
+    }
+  }
+
+  /// Keeps memory that messages under way refer to until librdkafka has let go of them. Only for the thread that polls the
+  /// producer.
+  func keepUntilEnd(_ transactions: [PreparedTransaction]) { context.takeUnretainedValue().kept += transactions }
 
   private static func set(_ conf: OpaquePointer, _ name: String, _ value: String) throws(LogError) {
     var reason = [CChar](repeating: 0, count: 512)
@@ -127,6 +152,19 @@ final class RDKafkaQueue: @unchecked Sendable {
   init(_ client: RDKafkaClient) {
     pointer = rd_kafka_queue_new(client.pointer)
     self.client = client
+  }
+
+  /// Takes over a reference to one of the client's own queues.
+  init(_ client: RDKafkaClient, _ pointer: OpaquePointer) {
+    self.pointer = pointer
+    self.client = client
+  }
+
+  /// Has librdkafka signal `wakeup`, or nobody, when the queue is no longer empty.
+  func signal(_ wakeup: Wakeup?) {
+    // librdkafka copies the eight bytes, which an eventfd takes for a count.
+    var one: UInt64 = 1
+    rd_kafka_queue_io_event_enable(pointer, wakeup?.descriptor ?? -1, &one, wakeup == nil ? 0 : 8)
   }
 
   deinit { rd_kafka_queue_destroy(pointer) }

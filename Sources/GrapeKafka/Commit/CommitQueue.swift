@@ -9,6 +9,12 @@ final class CommitQueue: Sendable {
     let completion: @Sendable (Result<CommitReceipt, LogError>) -> Void
     /// Nanoseconds of the monotonic clock.
     let since: Int64
+    /// When it is refused if it could not be tried by then; nil: it is patient.
+    let deadline: Int64?
+    /// The groups that had members here when it was handed over, each with its stay.
+    let stays: [String: UInt64]
+    /// In the order of handing over, from 1 on.
+    fileprivate(set) var number: UInt64 = 0
     var bytes: Int { transaction.appends.reduce(64) { $0 + $1.batch.count } }
   }
 
@@ -29,13 +35,25 @@ final class CommitQueue: Sendable {
   private struct State {
     var entries: [Entry] = []
     var bytes = 0
-    var closed = false
+    var lastNumber: UInt64 = 0
+    /// Nanoseconds of the monotonic clock.
+    var closedAt: Int64?
+    var closed: Bool { closedAt != nil }
+
+    var firstDeadline: Int64? {
+      for case .commit(let waiting) in entries {
+        if let deadline = waiting.deadline { return deadline }
+      }
+      return nil
+    }
   }
 
   private let state = Mutex(State())
   private let limitBytes: Int
   private let limitCount: Int
   let wakeup = Wakeup()
+  /// For waits between tries: signalled when the queue is closed.
+  let closing = Wakeup()
 
   init(limitBytes: Int, limitCount: Int) {
     self.limitBytes = limitBytes
@@ -51,6 +69,9 @@ final class CommitQueue: Sendable {
         return LogError(
           .busy, "\(state.entries.count) commits of \(state.bytes) bytes wait for Kafka already: try later")
       }
+      state.lastNumber += 1
+      var waiting = waiting
+      waiting.number = state.lastNumber
       state.entries.append(.commit(waiting))
       state.bytes += bytes
       return nil
@@ -68,9 +89,35 @@ final class CommitQueue: Sendable {
 
   /// What was accepted is still handed out; then `end`.
   func close() {
-    state.withLock { $0.closed = true }
+    state.withLock { $0.closedAt = $0.closedAt ?? MonotonicClock.now }
     wakeup.signal()
+    closing.signal()
   }
+
+  /// When it was closed, nanoseconds of the monotonic clock.
+  var closedAt: Int64? { state.withLock { $0.closedAt } }
+
+  /// The number of the transaction that was handed over last.
+  var lastNumber: UInt64 { state.withLock { $0.lastNumber } }
+
+  /// Takes out those whose time is over.
+  func takeLate(_ now: Int64) -> [Waiting] {
+    state.withLock { state in
+      // They came in the order of their deadlines.
+      guard let first = state.firstDeadline, first <= now else { return [] }
+      var late: [Waiting] = []
+      state.entries.removeAll { entry in
+        guard case .commit(let waiting) = entry, let deadline = waiting.deadline, deadline <= now else { return false }
+        late.append(waiting)
+        return true
+      }
+      state.bytes -= late.reduce(0) { $0 + $1.bytes }
+      return late
+    }
+  }
+
+  /// The earliest deadline of those that wait; nil: none has one.
+  var firstDeadline: Int64? { state.withLock { $0.firstDeadline } }
 
   /// Takes what goes next: as much as fits, at least one, once the oldest has waited `interval` nanoseconds.
   func take(bytes: Int, count: Int, interval: Int64) -> Work {

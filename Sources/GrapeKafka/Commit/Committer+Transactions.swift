@@ -1,55 +1,259 @@
 internal import CRDKafka
 internal import GrapeLog
 
-// Groups that go in one Kafka transaction.
+/// This node's stay in a group; without one: a group that nobody here has joined.
+struct GroupStay: Hashable {
+  let group: String
+  let token: UInt64?
+}
+
+// Groups of transactions that go in one Kafka transaction.
 extension Committer {
-  func writeTransaction(_ group: [PreparedTransaction]) {
-    writeTransaction(group, until: MonotonicClock.after(milliseconds: configuration.commitTimeout))
+  /// Longest wait between two tries, milliseconds.
+  static let longestPause = 500
+  /// How long a coordinator's refusal of a member may be due to news that are on their way, nanoseconds.
+  static let staleTime: Int64 = 5_000_000_000
+  /// How long the log may take to close though the cluster does not answer, nanoseconds.
+  static let closeTime: Int64 = 5_000_000_000
+
+  /// What came of the tries so far.
+  struct Tries {
+    var lastError = LogError.lateCommit
+    var pause = 10
+    var isFirst = true
+    /// Since when a group's coordinator refuses this node's identity, or there is none, nanoseconds of the monotonic
+    /// clock.
+    var stale: [GroupStay: (identity: [UInt8]?, since: Int64)] = [:]
+    /// The identities that were refused for good.
+    var refused: [GroupStay: [UInt8]] = [:]
   }
 
-  func writeTransaction(_ group: [PreparedTransaction], until deadline: Int64) {
+  func writeTransaction(_ first: [PreparedTransaction]) {
+    var group = first
+    var tries = Tries()
+    while true {
+      refuseLate()
+      // Before it is checked what this node has: a generation that is older than that is refused, never one that is newer.
+      let identities = identities(of: group)
+      group = admissible(group, identities, &tries)
+      if group.isEmpty { return }
+      if let failure {
+        for transaction in group { refuse(transaction, failure, wasTried: false) }
+        return
+      }
+      if !identities.missing.isDisjoint(with: stays(of: group)) {
+        pause(&tries)
+        continue
+      }
+      for transaction in group { memory.begin(transaction.transaction) }
+      guard tryOnce(&group, identities.found, &tries) else { return }
+      pause(&tries)
+    }
+  }
+
+  /// True if what is left of the group is to be tried again.
+  private func tryOnce(
+    _ group: inout [PreparedTransaction], _ identities: [GroupStay: MemberIdentity], _ tries: inout Tries
+  ) -> Bool {
     let ledger = DeliveryLedger(appends: group.reduce(0) { $0 + $1.batches.count })
     let producer = transactional.producer
     producer.client.ledger = ledger
-    // Kept where reports may still come.
-    defer { if ledger.isComplete { producer.client.ledger = nil } }
-    let outcome = transactional.run(ledger, until: deadline, offsets: offsets(of: group)) { () throws(LogError) in
-      var place = 0
-      for transaction in group { try produce(transaction, with: producer, ledger, &place, deadline: deadline) }
+    let attempt = group
+    var undecided: [PreparedTransaction] = group
+    let patience = patience(with: group) { error in
+      // Those that cannot wait are told what is known.
+      let late = undecided.filter { $0.deadline != nil }
+      undecided.removeAll { $0.deadline != nil }
+      for transaction in late { self.refuse(transaction, error, wasTried: true, isUnknown: true) }
     }
+    let outcome = transactional.run(ledger, patience, offsets: offsets(of: group, identities)) { () throws(LogError) in
+      var place = 0
+      let deadline = patience.deadline()
+      for transaction in attempt { try produce(transaction, with: producer, ledger, &place, deadline: deadline) }
+    }
+    producer.client.ledger = nil
+    let answered = Set(attempt.map(\.number)).subtracting(undecided.map(\.number))
+    group = undecided
     switch outcome {
-    case .committed: answer(group, ledger, visibleBy: deadline)
+    case .committed:
+      if producer.isUnusable { renewTransactional(attempt) }
+      answer(attempt, ledger, except: answered)
+      return false
     case .aborted(let error):
-      if error.code == .busy, MonotonicClock.now < deadline {
-        // Also how librdkafka 2.0.2 gets over a message that was refused before: its next transaction fails for
-        // sequence numbers that were skipped, and the one after that has new ones.
-        writeTransaction(group, until: deadline)
-      } else if error.code == .busy {
-        for transaction in group { transaction.completion(.failure(error)) }
-      } else if group.count == 1 {
-        doubt(group[0], transactional.producer)
-        group[0].completion(.failure(error))
-      } else {
-        // One of them is at fault, and only it shall fail.
-        for transaction in group {
-          if let failure { transaction.completion(.failure(failure)) } else { writeTransaction([transaction]) }
-        }
-      }
+      if producer.isUnusable { renewTransactional(attempt) }
+      return goOn(with: group, after: error, &tries)
+    case .refused(let stay, let code, let error):
+      if producer.isUnusable { renewTransactional(attempt) }
+      note(stay, code, identities[stay])
+      tries.noteRefusal(stay, code, identities[stay])
+      return goOn(with: group, after: LogError(.busy, error.message), &tries)
     case .abandoned(let error):
       // Another producer rolls back what this one left, once the cluster is there again.
-      renewTransactional()
-      if error.code == .busy, failure == nil, MonotonicClock.now < deadline {
-        writeTransaction(group, until: deadline)
-      } else {
-        for transaction in group { transaction.completion(.failure(error)) }
+      renewTransactional(attempt)
+      return goOn(with: group, after: error, &tries)
+    case .lost(let error, let isOver):
+      if isOver {
+        failure = LogError(error.code, error.message + ". No more commits until the log is opened anew")
       }
-    case .lost(let error):
-      let error = LogError(error.code, error.message + ". No more commits until the log is opened anew")
-      failure = error
-      lost = group
-      for transaction in group { transaction.completion(.failure(error)) }
+      // What takes over the transactional id decides it: then, nobody reads a half of it.
+      renewTransactional(attempt)
+      for transaction in group { refuse(transaction, failure ?? error, wasTried: true, isUnknown: true) }
+      return false
     }
   }
+
+  /// After a try that wrote nothing. True if there is to be another.
+  private func goOn(with group: [PreparedTransaction], after error: LogError, _ tries: inout Tries) -> Bool {
+    tries.lastError = error
+    if error.code == .busy {
+      // Also how librdkafka 2.0.2 gets over a message that was refused before: its next transaction fails for sequence
+      // numbers that were skipped, and the one after that has new ones.
+      for transaction in group { memory.undone(transaction.transaction) }
+      return true
+    }
+    if group.count == 1 {
+      doubt(group[0], transactional.producer)
+      refuse(group[0], error, wasTried: true)
+    } else {
+      // One of them is at fault, and only it shall fail.
+      for transaction in group { memory.undone(transaction.transaction) }
+      backlog.insert(
+        contentsOf: group.map { transaction in
+          var transaction = transaction
+          transaction.isAlone = true
+          return transaction
+        }, at: 0)
+    }
+    return false
+  }
+
+  private func pause(_ tries: inout Tries) {
+    if !tries.isFirst { queue.closing.wait(until: MonotonicClock.after(milliseconds: tries.pause)) }
+    tries.isFirst = false
+    tries.pause = min(tries.pause * 2, Self.longestPause)
+  }
+
+  /// How long a try may take: until somebody's time is over; once the log is to be closed, only as long as those that
+  /// are not patient may wait.
+  private func patience(
+    with group: [PreparedTransaction], giveUp: @escaping (LogError) -> Void
+  ) -> TransactionalProducer.Patience {
+    let start = MonotonicClock.now
+    let longest = start + Int64(configuration.commitTimeout) * 1_000_000
+    let own = group.compactMap(\.deadline)
+    let closing = { [queue] in queue.closedAt.map { max(max($0, start) + Self.closeTime, own.max() ?? 0) } }
+    let first = min(own.min() ?? longest, backlog.compactMap(\.deadline).min() ?? longest, longest)
+    return TransactionalProducer.Patience(
+      deadline: { [queue] in closing() ?? min(first, queue.firstDeadline ?? first) },
+      meanwhile: { self.refuseLate() },
+      undecided: { error in
+        giveUp(LogError(.failed, error.message + "; it may or may not have been written"))
+        // Patient ones want to know; the others' memory is needed as long as the cluster may not have decided.
+        return closing() ?? MonotonicClock.after(milliseconds: self.configuration.commitTimeout)
+      })
+  }
+
+  // MARK: members of groups
+
+  private func stays(of group: [PreparedTransaction]) -> Set<GroupStay> {
+    group.reduce(into: []) { stays, transaction in
+      for commit in transaction.transaction.offsets {
+        stays.insert(GroupStay(group: commit.group, token: transaction.stays[commit.group]))
+      }
+    }
+  }
+
+  /// Who this node is in the groups of these transactions; `missing`: where it is nobody at this time.
+  private func identities(
+    of group: [PreparedTransaction]
+  ) -> (found: [GroupStay: MemberIdentity], missing: Set<GroupStay>) {
+    var found: [GroupStay: MemberIdentity] = [:]
+    var missing: Set<GroupStay> = []
+    for stay in stays(of: group) {
+      guard let token = stay.token else { continue }
+      if let identity = ownership.consumer(of: stay.group, token)?.identity() {
+        found[stay] = identity
+      } else {
+        missing.insert(stay)
+      }
+    }
+    return (found, missing)
+  }
+
+  /// Those of a group that may be tried now; the others are answered.
+  private func admissible(
+    _ group: [PreparedTransaction], _ identities: (found: [GroupStay: MemberIdentity], missing: Set<GroupStay>),
+    _ tries: inout Tries
+  ) -> [PreparedTransaction] {
+    let now = MonotonicClock.now
+    for stay in identities.missing { tries.noteStale(stay, nil) }
+    for (stay, identity) in identities.found where tries.stale[stay]?.identity != identity.bytes {
+      tries.stale[stay] = nil
+    }
+    let isClosing = queue.closedAt != nil && !tries.isFirst
+    var draft = OffsetMemory.Draft()
+    return group.filter { transaction in
+      if transaction.isLate(now) {
+        refuse(transaction, LogError(.busy, tries.lastError.message), wasTried: false)
+      } else if isClosing && transaction.transaction.isPatient {
+        refuse(transaction, LogError(.closed, "the log is closed; \(tries.lastError.message)"), wasTried: false)
+      } else if let lost = lostPartition(of: transaction, identities.found, tries, now) {
+        refuse(transaction, lost, wasTried: false)
+      } else if let refusal = memory.refusal(transaction.transaction, number: transaction.number, after: &draft) {
+        refuse(transaction, refusal, wasTried: false)
+      } else {
+        return true
+      }
+      return false
+    }
+  }
+
+  /// Why a transaction's offsets are not this node's to commit; nil: they are, as far as it knows.
+  private func lostPartition(
+    of transaction: PreparedTransaction, _ identities: [GroupStay: MemberIdentity], _ tries: Tries, _ now: Int64
+  ) -> LogError? {
+    for commit in transaction.transaction.offsets {
+      guard let token = transaction.stays[commit.group] else { continue }
+      let stay = GroupStay(group: commit.group, token: token)
+      let what = "group \(commit.group) in \(commit.partition)"
+      guard ownership.owns(commit.partition, in: commit.group, token) else {
+        return LogError(.partitionLost, "\(what): the partition is not with this node's members any more")
+      }
+      if let refused = tries.refused[stay], refused == identities[stay]?.bytes {
+        return LogError(.partitionLost, "\(what): the group goes on without this node: \(tries.lastError.message)")
+      }
+      if let stale = tries.stale[stay], now - stale.since > Self.staleTime {
+        return LogError(.partitionLost, "\(what): this node is no member of the group at this time")
+      }
+    }
+    return nil
+  }
+
+  private func offsets(
+    of group: [PreparedTransaction], _ identities: [GroupStay: MemberIdentity]
+  ) -> [TransactionalProducer.GroupOffsets] {
+    var offsets: [GroupStay: [TopicPartition: CommittedOffset]] = [:]
+    for transaction in group {
+      for commit in transaction.transaction.offsets {
+        let partition = TopicPartition(directory.clusterName(commit.partition.topic), commit.partition.partition)
+        let stay = GroupStay(group: commit.group, token: transaction.stays[commit.group])
+        offsets[stay, default: [:]][partition] = commit.committed
+      }
+    }
+    return offsets.map { stay, offsets in
+      TransactionalProducer.GroupOffsets(stay: stay, identity: identities[stay], offsets: offsets)
+    }
+  }
+
+  private func note(_ stay: GroupStay, _ code: rd_kafka_resp_err_t, _ identity: MemberIdentity?) {
+    meters.staleMember()
+    configuration.log?(
+      KafkaLogLine(
+        level: 5, facility: "COMMIT",
+        message: "group \(stay.group) refuses this node's offsets: \(String(cString: rd_kafka_err2name(code)))"))
+  }
+
+  // MARK: answers
 
   /// Has both ask the cluster again about the topics of a transaction that was refused: librdkafka remembers some
   /// refusals.
@@ -60,18 +264,13 @@ extension Committer {
     }
   }
 
-  func offsets(of group: [PreparedTransaction]) -> [String: [TopicPartition: CommittedOffset]] {
-    var offsets: [String: [TopicPartition: CommittedOffset]] = [:]
-    for commit in group.lazy.flatMap(\.transaction.offsets) {
-      let partition = TopicPartition(
-        directory.clusterName(commit.partition.topic), commit.partition.partition)
-      offsets[configuration.namespace + commit.group, default: [:]][partition] = commit.committed
-    }
-    return offsets
-  }
-
   /// Brokers answer before the markers that make a transaction visible are written everywhere; a receipt promises more.
-  func answer(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, visibleBy deadline: Int64) {
+  /// - Parameter answered: numbers of those that were told already that nobody knows.
+  func answer(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, except answered: Set<UInt64>) {
+    for transaction in group where !answered.contains(transaction.number) {
+      memory.succeeded(transaction.transaction, number: transaction.number)
+      meters.committed(transaction)
+    }
     var last: [TopicPartition: Int64] = [:]
     for (append, delivery) in zip(group.lazy.flatMap(\.transaction.appends), ledger.deliveries) {
       let partition = TopicPartition(
@@ -79,6 +278,7 @@ extension Committer {
       last[partition] = max(last[partition] ?? -1, delivery.lastOffset)
     }
     do throws(LogError) {
+      let deadline = MonotonicClock.after(milliseconds: configuration.commitTimeout)
       if !last.isEmpty { try queries.waitUntilVisible(last, until: deadline) }
     } catch {
       // It is committed all the same; only readers may be late.
@@ -89,7 +289,38 @@ extension Committer {
     for transaction in group {
       let deliveries = ledger.deliveries[place..<place + transaction.batches.count]
       place += transaction.batches.count
-      transaction.completion(.success(receipt(deliveries)))
+      if answered.contains(transaction.number) { continue }
+      if deliveries.contains(where: { $0.baseOffset == .max }) {
+        let error = LogError(.failed, "Kafka: it was written, but librdkafka did not say where")
+        transaction.completion(.failure(error))
+      } else {
+        transaction.completion(.success(receipt(deliveries)))
+      }
     }
   }
+}
+
+extension Committer.Tries {
+  /// A group's coordinator does not take offsets from this node as the member that it was.
+  fileprivate mutating func noteRefusal(_ stay: GroupStay, _ code: rd_kafka_resp_err_t, _ identity: MemberIdentity?) {
+    switch code {
+    case RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID:
+      // Unless this node is another member by now.
+      refused[stay] = identity?.bytes
+    case RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION:
+      // The news of the next generation may be on their way here.
+      noteStale(stay, identity?.bytes)
+    default: break
+    }
+  }
+
+  fileprivate mutating func noteStale(_ stay: GroupStay, _ identity: [UInt8]?) {
+    if let found = stale[stay], found.identity == identity { return }
+    stale[stay] = (identity, MonotonicClock.now)
+  }
+}
+
+extension LogError {
+  static let lateCommit = LogError(
+    .busy, "Kafka: the commit waited for too long behind others that the cluster did not take; may be tried again")
 }

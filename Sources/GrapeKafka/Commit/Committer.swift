@@ -10,18 +10,25 @@ final class Committer: @unchecked Sendable {
   let configuration: KafkaConfiguration
   let directory: TopicDirectory
   let queries: PartitionQueries
+  let ownership: GroupOwnership
+  let memory: OffsetMemory
+  let meters: KafkaMeters
   var transactional: TransactionalProducer
   var plain: Producer
   var grouping: CommitGrouping
   /// Why the log takes no more commits.
   var failure: LogError?
-  /// Memory that a lost producer may still read from; it goes with the committer, after the producer.
-  var lost: [PreparedTransaction] = []
+  /// Taken from the queue, and next to be written.
+  var backlog: [PreparedTransaction] = []
 
   /// Opens the producers and takes the transactional id over. Blocks.
   init(
-    _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ queries: PartitionQueries
+    _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ queries: PartitionQueries,
+    _ ownership: GroupOwnership, _ memory: OffsetMemory, _ meters: KafkaMeters
   ) throws(LogError) {
+    self.ownership = ownership
+    self.memory = memory
+    self.meters = meters
     self.configuration = configuration
     self.directory = directory
     self.queries = queries
@@ -45,8 +52,14 @@ final class Committer: @unchecked Sendable {
   func commit(
     _ transaction: Transaction, completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void
   ) {
+    var stays: [String: UInt64] = [:]
+    for commit in transaction.offsets where stays[commit.group] == nil {
+      stays[commit.group] = ownership.token(of: commit.group)
+    }
     let waiting = CommitQueue.Waiting(
-      transaction: transaction, completion: completion, since: MonotonicClock.now)
+      transaction: transaction, completion: completion, since: MonotonicClock.now,
+      deadline: transaction.isPatient ? nil : MonotonicClock.after(milliseconds: configuration.commitTimeout),
+      stays: stays)
     if let refusal = queue.add(waiting) { completion(.failure(refusal)) }
   }
 
@@ -92,7 +105,7 @@ final class Committer: @unchecked Sendable {
           // In its turn: those before it are answered first.
           write(waiting)
           waiting = []
-          commit.completion(.failure(error))
+          refuse(commit, error)
         }
       case .forget(let topic):
         write(waiting)
@@ -106,20 +119,37 @@ final class Committer: @unchecked Sendable {
   func prepare(_ waiting: CommitQueue.Waiting) throws(LogError) -> PreparedTransaction {
     try waiting.transaction.check()
     if let failure { throw failure }
-    for append in waiting.transaction.appends { try directory.check(append.partition) }
-    for commit in waiting.transaction.offsets { try directory.check(commit.partition) }
+    for partition in waiting.transaction.appends.map(\.partition) + waiting.transaction.offsets.map(\.partition)
+    where !directory.knows(partition) { try check(partition, for: waiting) }
     return try PreparedTransaction(waiting, unpackedLimit: configuration.unpackedBatchBytes)
+  }
+
+  /// Errors: those of `TopicDirectory.check`, but if the cluster is out of reach a patient transaction waits.
+  private func check(_ partition: TopicPartition, for waiting: CommitQueue.Waiting) throws(LogError) {
+    while true {
+      do throws(LogError) {
+        return try directory.check(partition, timeout: min(configuration.requestTimeout, configuration.commitTimeout))
+      } catch {
+        guard error.code == .busy, waiting.transaction.isPatient else { throw error }
+        refuseLate()
+        if queue.closedAt != nil { throw .closedLog }
+        queue.closing.wait(until: MonotonicClock.after(milliseconds: Self.longestPause))
+      }
+    }
   }
 
   func forgetNow(_ clusterName: String) {
     transactional.producer.forget(clusterName)
+    if let topic = directory.ownName(clusterName) { memory.forget(topic: topic) }
     // A partition made anew may not know the sequence numbers of the old one; a new producer begins at 0. (The
     // transactional one is only replaced once a broker complains: a new one takes the transactional id over, whoever
     // has it now.)
     if plain.hasWritten(to: clusterName) { renewPlain() }
   }
 
-  func renewTransactional() {
+  /// - Parameter group: whose memory the producer may still read from.
+  func renewTransactional(_ group: [PreparedTransaction]) {
+    transactional.producer.client.keepUntilEnd(group)
     do throws(LogError) {
       transactional = try TransactionalProducer(configuration)
     } catch {
@@ -127,7 +157,9 @@ final class Committer: @unchecked Sendable {
     }
   }
 
-  func renewPlain() {
+  /// - Parameter group: whose memory the producer may still read from.
+  func renewPlain(_ group: [PreparedTransaction] = []) {
+    plain.client.keepUntilEnd(group)
     do throws(LogError) {
       plain = try Self.makePlain(configuration)
     } catch {
@@ -136,13 +168,15 @@ final class Committer: @unchecked Sendable {
   }
 
   func write(_ waiting: [PreparedTransaction]) {
-    var rest = waiting[...]
-    while !rest.isEmpty {
-      let (count, kind) = grouping.next(rest)
-      let group = Array(rest.prefix(count))
-      rest = rest.dropFirst(count)
+    backlog = waiting
+    while true {
+      refuseLate()
+      if backlog.isEmpty { return }
+      let (count, kind) = grouping.next(backlog)
+      let group = Array(backlog.prefix(count))
+      backlog.removeFirst(count)
       if let failure {
-        for transaction in group { transaction.completion(.failure(failure)) }
+        for transaction in group { refuse(transaction, failure, wasTried: false) }
         continue
       }
       switch kind {
@@ -152,6 +186,36 @@ final class Committer: @unchecked Sendable {
       case .transactional: writeTransaction(group)
       }
     }
+  }
+
+  /// Refuses those that wait for longer than they may.
+  func refuseLate() {
+    let now = MonotonicClock.now
+    let late = backlog.filter { $0.isLate(now) }
+    if !late.isEmpty {
+      backlog.removeAll { $0.isLate(now) }
+      for transaction in late { refuse(transaction, .lateCommit, wasTried: false) }
+    }
+    for waiting in queue.takeLate(now) { refuse(waiting, .lateCommit) }
+  }
+
+  /// Answers a transaction that was not written, as far as is known.
+  /// - Parameters:
+  ///   - wasTried: `memory.begin` was called for it.
+  ///   - isUnknown: it may have been written all the same.
+  func refuse(_ transaction: PreparedTransaction, _ error: LogError, wasTried: Bool, isUnknown: Bool = false) {
+    memory.failed(
+      transaction.transaction, number: transaction.number, wasTried: wasTried, isUnknown: isUnknown,
+      horizon: queue.lastNumber)
+    meters.refused(error)
+    transaction.completion(.failure(error))
+  }
+
+  private func refuse(_ waiting: CommitQueue.Waiting, _ error: LogError) {
+    memory.failed(
+      waiting.transaction, number: waiting.number, wasTried: false, isUnknown: false, horizon: queue.lastNumber)
+    meters.refused(error)
+    waiting.completion(.failure(error))
   }
 
   // MARK: one set of messages per partition
@@ -176,8 +240,11 @@ final class Committer: @unchecked Sendable {
       plain.giveUp(ledger)
     }
     plain.client.ledger = nil
+    // Before those are answered, or written alone.
+    if plain.isUnusable || rd_kafka_fatal_error(plain.client.pointer, nil, 0) != RD_KAFKA_RESP_ERR_NO_ERROR {
+      renewPlain(group)
+    }
     answerPlain(group, ledger, refusals)
-    if rd_kafka_fatal_error(plain.client.pointer, nil, 0) != RD_KAFKA_RESP_ERR_NO_ERROR { renewPlain() }
   }
 
   func answerPlain(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, _ refusals: [Int: LogError]) {
@@ -191,7 +258,7 @@ final class Committer: @unchecked Sendable {
       }
       guard let failed = deliveries.first(where: { $0.failure != RD_KAFKA_RESP_ERR_NO_ERROR }) else {
         if let refusal = refusals[index] {
-          transaction.completion(.failure(refusal))
+          refuse(transaction, refusal, wasTried: false)
         } else {
           transaction.completion(.success(receipt(deliveries)))
         }
@@ -200,7 +267,8 @@ final class Committer: @unchecked Sendable {
       let partition = transaction.transaction.appends[0].partition
       if deliveries.contains(where: \.mayBeThere) {
         let error = KafkaError.log(failed.failure, "writing to \(partition)")
-        transaction.completion(.failure(LogError(.failed, error.message + "; it may or may not have been written")))
+        refuse(
+          transaction, LogError(.failed, error.message + "; it may or may not have been written"), wasTried: false)
       } else if group.count > 1, !refusals.isEmpty || KafkaError.kind(failed.failure) != .busy {
         // Not written, perhaps for another's fault: alone it may do better. Those behind it are in other partitions, or
         // failed with it, so that the order holds. Not so where the cluster was out of reach: that is nobody's fault.
@@ -208,7 +276,7 @@ final class Committer: @unchecked Sendable {
       } else {
         let error = refusals[index] ?? KafkaError.log(failed.failure, "writing to \(partition)")
         if error.code != .busy { doubt(transaction, plain) }
-        transaction.completion(.failure(error))
+        refuse(transaction, error, wasTried: false)
       }
     }
   }

@@ -44,6 +44,14 @@ final class DeliveryLedger {
     }
   }
 
+  /// Messages that were not reported on are not waited for any more: they may be in the log.
+  func close() {
+    for place in deliveries.indices where deliveries[place].outstanding > 0 {
+      refused(append: place, RD_KAFKA_RESP_ERR__TIMED_OUT)
+      deliveries[place].mayBeThere = true
+    }
+  }
+
   var isComplete: Bool { deliveries.allSatisfy { $0.outstanding == 0 } }
 
   var firstFailure: rd_kafka_resp_err_t? {

@@ -5,6 +5,12 @@ internal import GrapeWire
 struct PreparedTransaction: Sendable {
   let transaction: Transaction
   let completion: @Sendable (Result<CommitReceipt, LogError>) -> Void
+  /// See `CommitQueue.Waiting`.
+  let number: UInt64
+  let deadline: Int64?
+  let stays: [String: UInt64]
+  /// True: it goes without others, because one of those that it went with before was at fault.
+  var isAlone = false
   /// Records of each append; their memory is what librdkafka sends from.
   let batches: [UnpackedBatch]
   /// At least what librdkafka counts for the messages.
@@ -18,6 +24,9 @@ struct PreparedTransaction: Sendable {
   init(_ waiting: CommitQueue.Waiting, unpackedLimit: Int) throws(LogError) {
     transaction = waiting.transaction
     completion = waiting.completion
+    number = waiting.number
+    deadline = waiting.deadline
+    stays = waiting.stays
     var batches: [UnpackedBatch] = []
     var bytes = 0
     var records = 0
@@ -45,6 +54,8 @@ struct PreparedTransaction: Sendable {
     return first
   }
 
+  func isLate(_ now: Int64) -> Bool { deadline.map { $0 <= now } ?? false }
+
   var isEmpty: Bool { transaction.appends.isEmpty && transaction.offsets.isEmpty }
 }
 
@@ -66,6 +77,7 @@ struct CommitGrouping {
 
   /// How many of the first transactions go next, and how. Precondition: there is one.
   func next(_ waiting: some RandomAccessCollection<PreparedTransaction>) -> (count: Int, kind: Kind) {
+    if waiting.first!.isAlone { return (1, .transactional) }
     if waiting.first!.isEmpty { return (waiting.prefix { $0.isEmpty }.count, .empty) }
     guard allowsPlain, waiting.allSatisfy({ isPlain($0) || $0.isEmpty }) else {
       return (waiting.count, .transactional)
@@ -86,6 +98,8 @@ struct CommitGrouping {
   }
 
   private func isPlain(_ transaction: PreparedTransaction) -> Bool {
-    transaction.onlyPartition != nil && transaction.bytes <= setBytes && transaction.records <= setRecords
+    // A patient one is tried again and again, so that there must be no doubt whether it was written.
+    transaction.onlyPartition != nil && !transaction.transaction.isPatient && transaction.bytes <= setBytes
+      && transaction.records <= setRecords
   }
 }

@@ -7,6 +7,9 @@ final class Producer {
   let client: RDKafkaClient
   private var topics: [String: RDKafkaTopic] = [:]
   private let timeout: Int
+  /// True: librdkafka did not report on all messages, so that a report may come that would be taken for one of another
+  /// commit. Another producer is needed.
+  private(set) var isUnusable = false
 
   /// - Parameter messageTimeout: how long a message may be under way, milliseconds.
   init(
@@ -123,6 +126,8 @@ final class Producer {
   func settle(_ ledger: DeliveryLedger) {
     let deadline = MonotonicClock.after(milliseconds: 5_000)
     while !ledger.isComplete && MonotonicClock.now < deadline { rd_kafka_poll(client.pointer, 100) }
-    precondition(ledger.isComplete, "librdkafka did not report on all messages")
+    if ledger.isComplete { return }
+    ledger.close()
+    isUnusable = true
   }
 }

@@ -65,9 +65,7 @@ final class Reader: @unchecked Sendable {
     self.queries = queries
     client = try RDKafkaClient(.consumer, configuration, own: Self.settings)
     queue = RDKafkaQueue(client)
-    var one: UInt64 = 1
-    // librdkafka copies the eight bytes, which an eventfd takes for a count.
-    rd_kafka_queue_io_event_enable(queue.pointer, wakeup.descriptor, &one, 8)
+    queue.signal(wakeup)
   }
 
   deinit { received.deallocate() }
@@ -143,7 +141,7 @@ final class Reader: @unchecked Sendable {
   func end() {
     for partition in Array(sessions.keys) { drop(partition, .closedLog) }
     watches.fire(where: { _ in true })
-    rd_kafka_queue_io_event_enable(queue.pointer, -1, nil, 0)
+    queue.signal(nil)
   }
 
   // MARK: reads

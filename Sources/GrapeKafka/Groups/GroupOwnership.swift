@@ -1,0 +1,75 @@
+internal import GrapeLog
+internal import Synchronization
+
+/// What the members of this node have of their groups' partitions: kept by the thread that serves the groups, asked by
+/// whoever commits.
+///
+/// A partition is owned from before its member is told that it is assigned until the member has finished giving it up,
+/// has lost it, or has left.
+final class GroupOwnership: Sendable {
+  private struct Group {
+    /// Another one each time that the group is joined by a first member.
+    let token: UInt64
+    var members = 0
+    var consumer: GroupConsumer?
+    var owned: Set<TopicPartition> = []
+  }
+
+  private struct State {
+    var groups: [String: Group] = [:]
+    var lastToken: UInt64 = 0
+  }
+
+  private let state = Mutex(State())
+
+  /// A member joins: from now on offsets of the group are committed for its partitions only.
+  func join(_ group: String) {
+    state.withLock { state in
+      if state.groups[group] == nil {
+        state.lastToken += 1
+        state.groups[group] = Group(token: state.lastToken)
+      }
+      state.groups[group]!.members += 1
+    }
+  }
+
+  /// A member has left, with these partitions. True if it was the last one.
+  func leave(_ group: String, _ partitions: [TopicPartition]) -> Bool {
+    state.withLock { state in
+      guard var found = state.groups.removeValue(forKey: group) else { return true }
+      found.members -= 1
+      found.owned.subtract(partitions)
+      if found.members == 0 { return true }
+      state.groups[group] = found
+      return false
+    }
+  }
+
+  func setConsumer(_ consumer: GroupConsumer?, of group: String) {
+    state.withLock { $0.groups[group]?.consumer = consumer }
+  }
+
+  func add(_ partitions: [TopicPartition], to group: String) {
+    state.withLock { $0.groups[group]?.owned.formUnion(partitions) }
+  }
+
+  func remove(_ partitions: [TopicPartition], from group: String) {
+    state.withLock { $0.groups[group]?.owned.subtract(partitions) }
+  }
+
+  /// Names this node's stay in a group; nil: it has no members there.
+  func token(of group: String) -> UInt64? { state.withLock { $0.groups[group]?.token } }
+
+  /// The consumer of a stay that is not over.
+  func consumer(of group: String, _ token: UInt64) -> GroupConsumer? {
+    state.withLock { $0.groups[group].flatMap { $0.token == token ? $0.consumer : nil } }
+  }
+
+  /// True if a member has the partition now, in the stay with this token.
+  func owns(_ partition: TopicPartition, in group: String, _ token: UInt64) -> Bool {
+    state.withLock { state in
+      guard let found = state.groups[group], found.token == token else { return false }
+      return found.owned.contains(partition)
+    }
+  }
+}
