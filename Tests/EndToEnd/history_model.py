@@ -71,6 +71,8 @@ class Observed:
     #: Milliseconds since 1970.
     began: int = 0
     ended: int = 0
+    #: Whether there are offsets without a record.
+    gaps: bool = False
 
 
 @dataclasses.dataclass

@@ -1,7 +1,8 @@
 """Real nodes and the real command line, for the tests in this folder.
 
-GRAPE names the binary (otherwise .build/release/grape, then .build/debug/grape). Everything a test starts lives in a
-temporary folder of its own and is ended and removed when the test is over, whatever happened.
+GRAPE names the binary (otherwise .build/release/grape, then .build/debug/grape). GRAPE_LOG=kafka runs every node on Kafka
+(broker.py says on which cluster). Everything a test starts lives in a temporary folder of its own, or in a namespace of its own
+on the cluster, and is ended and removed when the test is over, whatever happened.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 import unittest
 from typing import Any, Callable, Iterable, Optional, Union
 
+import broker
 from protocol_client import Client
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -30,6 +32,14 @@ OK, FAILURE, USAGE, BAD_INPUT, NO_INPUT, UNREACHABLE, INTERNAL = 0, 1, 64, 65, 6
 HANDLER_ERROR, NO_SUCH_APP, NO_SUCH_SLOT, QUEUE_FULL, DEADLINE, TOO_LARGE = 10, 11, 12, 13, 14, 15
 GAVE_UP, UNAVAILABLE, DAMAGED, CONFLICT, UNAUTHORIZED, NOT_FOUND = 16, 17, 18, 19, 20, 21
 NO_ENTRY, REFUSED = 22, 23
+
+#: Whether nodes run on Kafka.
+ON_KAFKA = os.environ.get("GRAPE_LOG") == "kafka"
+
+
+def embedded_only(why: str) -> Callable:
+    """For a test that has no meaning on Kafka."""
+    return unittest.skipIf(ON_KAFKA, f"not on Kafka: {why}")
 
 
 def find_grape() -> pathlib.Path:
@@ -77,24 +87,30 @@ class StateEntry:
 class Node:
     """A node with a data folder; may be killed and started again on it."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(
+        self, folder: pathlib.Path, name: Optional[str] = None, cluster: Optional[broker.Cluster] = None, namespace: str = "",
+    ) -> None:
+        """On the embedded log unless there is a cluster."""
         self.grape_path = find_grape()
         self.folder = folder
-        self.data = folder / "data"
-        self.log = folder / "node.log"
+        self.data = folder / (name or "data")
+        self.log = folder / f"{name or 'node'}.log"
+        self.name = name
+        self.cluster, self.namespace = cluster, namespace
         self.process: Optional[subprocess.Popen] = None
+        #: Words before the command that serves, for a node that runs somewhere else.
+        self.within: tuple[str, ...] = ()
 
     # The process
 
     def start(self, *options: str, wait: bool = True) -> "Node":
+        words = [*self.within, self.grape_path, "serve", "--data", self.data, *self.log_options(), *options]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [self.grape_path, "serve", "--data", self.data, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self.folder,
-            )
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         if wait:
             waiting = self.start_grape(
-                "node", "wait", "--timeout", "10s", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                "node", "wait", "--timeout", "10s" if self.cluster is None else "40s", stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )
             while waiting.poll() is None and self.process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -105,6 +121,14 @@ class Node:
             if waiting.returncode != 0:
                 raise AssertionError(f"the node did not start: {said.decode(errors='replace')}\n{self.tail()}")
         return self
+
+    def log_options(self) -> list[str]:
+        options = [] if self.name is None else ["--name", self.name]
+        if self.cluster is not None:
+            options += ["--log", f"kafka://{self.cluster.address}/{self.namespace}"]
+            for setting in self.cluster.settings.items():
+                options += ["--kafka-setting", "=".join(setting)]
+        return options
 
     def kill(self) -> None:
         """kill -9."""
@@ -228,7 +252,7 @@ class Node:
                 next = {"next": answer["next"]}
 
     def ends(self, topic: str) -> list[int]:
-        """Where each partition of a topic ends."""
+        """Where each partition of a topic ends. On Kafka that is not how many records there are: transactions take offsets too."""
         with self.client() as client:
             for found in client.request("log.topics")["topics"]:
                 if found["name"] == topic:
@@ -245,9 +269,20 @@ class EndToEnd(unittest.TestCase):
         # Short, because the path of a Unix socket has at most 107 bytes.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="grape-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.namespaces: set[str] = set()
 
-    def make_node(self) -> Node:
-        node = Node(self.folder)
+    #: A cluster of this test's own.
+    cluster: Optional[broker.Cluster] = None
+
+    def make_node(self, name: Optional[str] = None) -> Node:
+        """On Kafka, all nodes in one folder share a namespace of the cluster, and restarts keep it."""
+        cluster, namespace = None, ""
+        if ON_KAFKA:
+            cluster, namespace = self.cluster or broker.shared(), f"{self.folder.name}."
+            if namespace not in self.namespaces:
+                self.namespaces.add(namespace)
+                self.addCleanup(cluster.delete_topics, namespace)
+        node = Node(self.folder, name, cluster, namespace)
         self.addCleanup(node.stop_for_good)
         return node
 
@@ -273,6 +308,11 @@ class EndToEnd(unittest.TestCase):
             + '\n\nif __name__ == "__main__":\n    app.run()\n'
         )
         return where
+
+    def assert_offsets(self, offsets: list[int], message: Optional[str] = None) -> None:
+        """Those of a partition's records, from its first on. Kafka's transactions take offsets too, for their markers."""
+        expected = list(range(len(offsets))) if not ON_KAFKA else sorted(set(offsets))
+        self.assertEqual(offsets, expected, message)
 
     def eventually(self, true: Callable[[], Any], what: str, timeout: float = 20) -> Any:
         """Asks again and again until the answer is true; for states that nothing announces."""

@@ -2,7 +2,7 @@
 
 import unittest
 
-from node import BAD_INPUT, EndToEnd
+from node import BAD_INPUT, EndToEnd, embedded_only
 
 COUNT = """
     @app.on("add")
@@ -105,6 +105,7 @@ class Guarantees(EndToEnd):
         self.eventually(lambda: self.node.app_stats("count")["lag"] == 0, "all is done")
         self.assertEqual(len(self.node.records("count.dead")), 1)
 
+    @embedded_only("its statistics count the bytes of commits")
     def test_the_log_is_told_of_progress_less_often(self):
         def bytes(**profile):
             self.deploy(**profile)

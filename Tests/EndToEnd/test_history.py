@@ -17,7 +17,7 @@ import unittest
 from history_comparison import differences
 from history_round import Round
 from history_tampering import Tamperings
-from node import EndToEnd
+from node import EndToEnd, embedded_only
 
 
 class Histories(EndToEnd):
@@ -65,6 +65,7 @@ class Histories(EndToEnd):
                 events += sum(len(records) for (topic, _), records in observed.records.items() if topic.endswith(".events"))
         print(f"histories from seed {seed}: {events} events", flush=True)
 
+    @embedded_only("it tests the comparison, whatever the log")
     def test_the_comparison_sees_whatever_is_wrong_with_a_history(self):
         seed = int(os.environ.get("GRAPE_SEED", random.randrange(1 << 30)))
         observed, wrong = self.play(seed, faults=0, poison=0, programs=210)

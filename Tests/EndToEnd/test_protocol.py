@@ -11,7 +11,7 @@ import time
 import unittest
 
 import wire
-from node import ECHO, ECHO_SLOTS, HERE, EndToEnd
+from node import ECHO, ECHO_SLOTS, HERE, ON_KAFKA, EndToEnd
 from protocol_client import Client, Failure
 from wire import Record
 
@@ -172,7 +172,7 @@ class Clients(EndToEnd):
             self.assertEqual(following, 100)
             records = client.read_all("echo.events", 2)
             self.assertEqual([record.value for record in records], [b"%d" % n for n in range(101)])
-            self.assertEqual([record.offset for record in records], list(range(101)))
+            self.assert_offsets([record.offset for record in records])
 
     def test_a_batch_is_split_by_key_where_the_node_is_asked_to(self):
         keys = [b"key-%d" % number for number in range(40)]
@@ -212,8 +212,9 @@ class Clients(EndToEnd):
         with self.node.client() as client:
             client.append("echo", [event(b"x" * 1000) for _ in range(10)], partition=0)
             _, _, following, records = client.fetch("echo.events", 0, 3, max_bytes=1)
-            self.assertEqual([record.offset for record in records], list(range(3, 10)))
-            self.assertEqual(following, 10)
+            # A batch of the embedded log is the one that was appended; from Kafka it may be a part of that.
+            self.assertEqual(following, 4 if ON_KAFKA else 10)
+            self.assertEqual([record.offset for record in records], list(range(3, following)))
 
     def test_a_cancelled_call_leaves_the_connection_in_order(self):
         with self.node.client() as client:
