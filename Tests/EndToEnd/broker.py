@@ -2,7 +2,7 @@
 
 GRAPE_KAFKA=host:port,... names a cluster; GRAPE_KAFKA_SETTINGS has settings of librdkafka that it needs, as "name=value name=value".
 Otherwise noida-db is started once for all tests of a process (GRAPE_NOIDA, the PATH or .venv say where it is), in a temporary
-folder, and ends with the process, whatever becomes of that.
+folder, and ends with the process, whatever becomes of that. broker_proxy.py stands before it.
 
 Tests that kill a broker have one of their own. Of a cluster that was named they are left out, unless GRAPE_KAFKA_KILL and
 GRAPE_KAFKA_START are commands for a shell that kill and start a broker of it.
@@ -19,12 +19,14 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 from typing import Iterator, Optional
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
 
 #: The shell stays between: when the tests end, however they end, its input closes, and it ends the broker and takes the folder away.
 #: It also ends when the broker does, so that it can be waited for.
@@ -73,21 +75,56 @@ class Cluster:
                     peer.delete_topics(mine)
 
 
+class Way:
+    """A way to a broker of the tests, which can be cut and healed: broker_proxy.py."""
+
+    def __init__(self, host: str, broker_port: int) -> None:
+        self.address = f"{host}:{(port := free_port(host))}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-B", HERE / "broker_proxy.py", host, str(port), str(broker_port)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, start_new_session=True,
+        )
+        self.process.stdout.readline()
+
+    def cut(self) -> None:
+        """Nothing gets through any more, in either direction, and nobody is told."""
+        self.say(b"cut")
+
+    def heal(self) -> None:
+        self.say(b"heal")
+
+    def say(self, what: bytes) -> None:
+        self.process.stdin.write(what + b"\n")
+        self.process.stdin.flush()
+        if not self.process.stdout.readline():
+            raise AssertionError("the way to the broker has ended")
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+
 class OwnBroker(Cluster):
-    """noida-db on a free port: one broker, without replicas."""
+    """noida-db on a free port: one broker, without replicas. Only what is behind a way of its own (broker_proxy.py) works."""
 
     can_be_killed = True
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.program = find_noida()
-        self.host = host
-        with socket.socket() as free:
-            free.bind((host, 0))
-            self.port = free.getsockname()[1]
-        super().__init__(f"{host}:{self.port}", EAGER)
+        self.host, self.port = host, free_port(host)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="grape-kafka-"))
         self.keeper: Optional[subprocess.Popen] = None
+        self.ways: list[Way] = []
         self.start()
+        super().__init__(self.way().address, EAGER)
+
+    def way(self) -> Way:
+        """Another way to the broker: who goes it can be cut off alone."""
+        self.ways.append(Way(self.host, self.port))
+        return self.ways[-1]
 
     def start(self) -> None:
         self.keeper = subprocess.Popen(
@@ -96,7 +133,7 @@ class OwnBroker(Cluster):
         )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), Peer(self.address) as peer:
+            with contextlib.suppress(OSError), Peer(f"{self.host}:{self.port}") as peer:
                 peer.metadata()
                 return
             time.sleep(0.02)
@@ -109,6 +146,8 @@ class OwnBroker(Cluster):
         self.keeper.stdin.close()
 
     def end(self) -> None:
+        for way in self.ways:
+            way.end()
         if self.keeper.poll() is None:
             self.keeper.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -116,6 +155,12 @@ class OwnBroker(Cluster):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.keeper.pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return free.getsockname()[1]
 
 
 def find_noida() -> str:

@@ -2,7 +2,7 @@
 
 import unittest
 
-from node import BAD_INPUT, EndToEnd, embedded_only
+from node import BAD_INPUT, ON_KAFKA, EndToEnd, embedded_only
 
 COUNT = """
     @app.on("add")
@@ -87,7 +87,8 @@ class Guarantees(EndToEnd):
         self.add([b"a", b"b"], calls=20)
         self.node.wait_idle()
         for partition in self.node.app_stats("count")["partitions"]:
-            self.assertEqual(partition["committed"], partition["end"])
+            # On Kafka there may be a marker behind the last event.
+            self.assertIn(partition["end"] - partition["committed"], (0, 1) if ON_KAFKA else (0,))
         self.node.kill()
         self.node.start()
         self.node.wait_idle()

@@ -59,7 +59,9 @@ class Log(EndToEnd):
         stats = self.node.app_stats("echo")
         slot = next(slot for slot in stats["slots"] if slot["name"] == "echo")
         self.assertEqual((slot["processed"], slot["failed"], slot["lag"]), (300, 0, 0))
-        self.assertEqual([partition["committed"] for partition in stats["partitions"]], self.node.ends("echo.events"))
+        self.assertEqual(sum(partition["lag"] for partition in stats["partitions"]), 0)
+        if not ON_KAFKA:
+            self.assertEqual(sum(partition["committed"] for partition in stats["partitions"]), 300)
         self.assertLessEqual(slot["latencyMs"]["p50"], slot["latencyMs"]["p99"])
         self.assertGreater(slot["latencyMs"]["max"], 0)
         text = self.node.grape("stats").text
