@@ -29,8 +29,8 @@ test: setup ## Runs every test; VERBOSE=1 shows what they say; GRAPE=path: end t
 test-unit: setup ## Runs the tests of the Swift targets
 	@python3 scripts/test.py unit $(TEST_OPTIONS)
 
-test-kafka: setup ## Runs the tests of the log on Kafka; GRAPE_KAFKA=host:port: with that cluster
-	@python3 scripts/test.py kafka $(TEST_OPTIONS)
+test-kafka: setup ## Runs the tests of the log on Kafka, and all end-to-end tests on it; GRAPE_KAFKA=host:port: with that cluster
+	@python3 scripts/test.py kafka e2e-kafka-all $(TEST_OPTIONS)
 
 test-python: setup ## Runs the tests of the Python SDK
 	@python3 scripts/test.py python $(TEST_OPTIONS)

@@ -10,7 +10,12 @@ Parts, in the order in which they run (all of them unless some are named):
   python     Tests/Python: the Python SDK, without a node
   golden     record batches of ours read by kafka-python, and the other way round
   e2e        Tests/EndToEnd: real nodes and the command line; --grape names the binary, else the debug build is used
+  e2e-kafka  those of them that matter most, with nodes on Kafka: a broker as of "kafka"
   examples   the tests of the Swift package in Examples/flights
+
+And one that runs only where it is named:
+
+  e2e-kafka-all  all of Tests/EndToEnd with nodes on Kafka
 
 Of a part that succeeds one line is shown; of one that fails what it said. Everything said is kept in .build/test-logs.
 The last line is "N passed, N failed", also in the file summary there. A part that cannot run, or does not end in time,
@@ -48,6 +53,14 @@ VENV_PACKAGES = ("kafka-python==3.0.12", "zstandard==0.25.0", "noida-db==0.2.3")
 BUILD_LIMIT, TEST_LIMIT = 30 * 60, 25 * 60
 #: While a step runs and says nothing to the terminal, a sign of life comes this often, in seconds.
 SIGN_OF_LIFE = 60
+
+#: The parts that start nodes.
+END_TO_END = ("e2e", "e2e-kafka", "e2e-kafka-all")
+#: What `make test` runs on Kafka, besides the embedded log.
+KAFKA_FILES = (
+    "test_exec.py", "test_crash.py", "test_state.py", "test_bank.py", "test_history.py", "test_cluster.py",
+    "test_cluster_faults.py",
+)
 
 Word = Union[str, os.PathLike]
 
@@ -161,7 +174,7 @@ class Tests:
         print(f"   built in {time.monotonic() - started:.0f} s", flush=True)
 
     def needs_build(self, part: str) -> bool:
-        return part in ("unit", "kafka") or (part in ("golden", "e2e") and self.given_grape is None)
+        return part in ("unit", "kafka") or (part in ("golden", *END_TO_END) and self.given_grape is None)
 
     def grape(self) -> pathlib.Path:
         if self.given_grape is not None:
@@ -193,9 +206,13 @@ class Tests:
         return self.swift_tests("unit", ["--skip-build", "--skip", "GrapeKafkaTests"])
 
     def kafka(self) -> Count:
-        if not os.environ.get("GRAPE_KAFKA") and not os.environ.get("GRAPE_NOIDA"):
-            self.python_with_packages()  # the tests find the broker in it
+        self.find_broker()
         return self.swift_tests("kafka", ["--skip-build", "--filter", "GrapeKafkaTests"])
+
+    def find_broker(self) -> None:
+        """The tests find one in the virtual environment, if they need it."""
+        if not os.environ.get("GRAPE_KAFKA") and not os.environ.get("GRAPE_NOIDA"):
+            self.python_with_packages()
 
     def examples(self) -> Count:
         return self.swift_tests("examples", ["--package-path", ROOT / "Examples" / "flights" / "stats"])
@@ -223,7 +240,7 @@ class Tests:
 
     def golden(self) -> Count:
         python = self.python_with_packages()
-        count = self.unittests("golden-sdk", [python], ROOT / "Tests" / "Python", {}, pattern="test_kafka.py", may_skip=False)
+        count = self.unittests("golden-sdk", [python], ROOT / "Tests" / "Python", {}, ("test_kafka.py",), may_skip=False)
         count += self.checked("golden-files", [python, GOLDEN / "read_batches.py", "--golden", ROOT / "Tests/GrapeWireTests/Golden"])
         grape = {"GRAPE": os.fspath(self.grape())}
         count += self.checked("golden-node", [python, GOLDEN / "check_node.py"], grape)
@@ -232,6 +249,18 @@ class Tests:
     def e2e(self) -> Count:
         grape = {"GRAPE": os.fspath(self.grape())}
         return self.unittests("e2e", [sys.executable], ROOT / "Tests" / "EndToEnd", grape)
+
+    def e2e_kafka(self) -> Count:
+        return self.end_to_end_on_kafka("e2e-kafka", KAFKA_FILES, {"GRAPE_BANK_ROUNDS": "4", "GRAPE_HISTORY_ROUNDS": "3"})
+
+    def e2e_kafka_all(self) -> Count:
+        return self.end_to_end_on_kafka("e2e-kafka-all", ("test_*.py",), {})
+
+    def end_to_end_on_kafka(self, name: str, files: Sequence[str], fewer: dict[str, str]) -> Count:
+        self.find_broker()
+        environment = {"GRAPE": os.fspath(self.grape()), "GRAPE_LOG": "kafka"}
+        environment.update((key, value) for key, value in fewer.items() if key not in os.environ)
+        return self.unittests(name, [sys.executable], ROOT / "Tests" / "EndToEnd", environment, files)
 
     def checked(self, name: str, command: Sequence[Word], environment: Optional[dict[str, str]] = None) -> Count:
         """A program that is one test: exit code 0 means passed."""
@@ -243,9 +272,9 @@ class Tests:
 
     def unittests(
         self, name: str, python: Sequence[Word], folder: pathlib.Path, environment: dict[str, str],
-        pattern: str = "test_*.py", may_skip: bool = True,
+        patterns: Sequence[str] = ("test_*.py",), may_skip: bool = True,
     ) -> Count:
-        command = [*python, "-B", ROOT / "scripts" / "unittests.py", LOGS / f"{name}.counts", folder, pattern]
+        command = [*python, "-B", ROOT / "scripts" / "unittests.py", LOGS / f"{name}.counts", folder, *patterns]
         counts = LOGS / f"{name}.counts"
         counts.unlink(missing_ok=True)
         step = Step(name, self.verbose).run(command, TEST_LIMIT, environment)
@@ -276,6 +305,8 @@ PARTS: dict[str, tuple[str, Callable[[Tests], Count]]] = {
     "python": ("Python SDK", Tests.python),
     "golden": ("record batches beside kafka-python", Tests.golden),
     "e2e": ("end to end", Tests.e2e),
+    "e2e-kafka": ("end to end on Kafka", Tests.e2e_kafka),
+    "e2e-kafka-all": ("all end to end on Kafka", Tests.e2e_kafka_all),
     "examples": ("Swift example", Tests.examples),
 }
 
@@ -293,7 +324,7 @@ def main() -> int:
     tests = Tests(arguments.verbose, arguments.grape)
     total = Count()
     started = time.monotonic()
-    chosen = [part for part in PARTS if not arguments.parts or part in arguments.parts]
+    chosen = [part for part in PARTS if part in (arguments.parts or PARTS.keys() - {"e2e-kafka-all"})]
     if any(tests.needs_build(part) for part in chosen):
         try:
             tests.build()

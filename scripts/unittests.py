@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the unittest tests of a folder and writes what came of them to a file, for test.py.
 
-  unittests.py COUNTS FOLDER PATTERN      COUNTS: "passed failed skipped"; a test with failed subtests counts once
+  unittests.py COUNTS FOLDER PATTERN...   COUNTS: "passed failed skipped"; a test with failed subtests counts once
 """
 
 import pathlib
@@ -35,12 +35,12 @@ class Counted(unittest.TextTestResult):
 
 
 def main():
-    counts, folder, pattern = sys.argv[1:]
-    tests = unittest.defaultTestLoader.discover(folder, pattern=pattern)
+    counts, folder, *patterns = sys.argv[1:]
+    tests = unittest.TestSuite(unittest.defaultTestLoader.discover(folder, pattern=pattern) for pattern in patterns)
     result = unittest.TextTestRunner(resultclass=Counted, verbosity=2, stream=sys.stdout).run(tests)
     failed, skipped = len(result.failed), len(result.skipped)
     if result.testsRun == 0 and failed == 0:
-        print(f"no tests in {folder} match {pattern}")
+        print(f"no tests in {folder} match {' or '.join(patterns)}")
         failed = 1
     passed = max(0, result.testsRun - failed - skipped)
     pathlib.Path(counts).write_text(f"{passed} {failed} {skipped}\n")

@@ -36,7 +36,9 @@ KEEPER = """
     read -r line
     kill -- -$$
     wait
-    rm -rf "$4"
+    # What the broker started may still write.
+    tries=0
+    until rm -rf "$4" 2>/dev/null || [ $((tries += 1)) -gt 50 ]; do sleep 0.1; done
 """
 
 #: Of the nodes' consumers. The second is for noida-db: with cooperative rebalancing its second member never gets partitions.

@@ -98,6 +98,8 @@ class Node:
         self.name = name
         self.cluster, self.namespace = cluster, namespace
         self.process: Optional[subprocess.Popen] = None
+        #: Where the cluster is for this node, if it goes a way of its own.
+        self.address: Optional[str] = None
         #: Words before the command that serves, for a node that runs somewhere else.
         self.within: tuple[str, ...] = ()
 
@@ -108,24 +110,27 @@ class Node:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
         if wait:
-            waiting = self.start_grape(
-                "node", "wait", "--timeout", "10s" if self.cluster is None else "40s", stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )
-            while waiting.poll() is None and self.process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    waiting.wait(0.05)
-            if self.process.poll() is not None:
-                waiting.kill()
-            _, said = waiting.communicate()
-            if waiting.returncode != 0:
-                raise AssertionError(f"the node did not start: {said.decode(errors='replace')}\n{self.tail()}")
+            self.wait_until_up()
         return self
+
+    def wait_until_up(self) -> None:
+        waiting = self.start_grape(
+            "node", "wait", "--timeout", "10s" if self.cluster is None else "60s", stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        while waiting.poll() is None and self.process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                waiting.wait(0.05)
+        if self.process.poll() is not None:
+            waiting.kill()
+        _, said = waiting.communicate()
+        if waiting.returncode != 0:
+            raise AssertionError(f"the node did not start: {said.decode(errors='replace')}\n{self.tail()}")
 
     def log_options(self) -> list[str]:
         options = [] if self.name is None else ["--name", self.name]
         if self.cluster is not None:
-            options += ["--log", f"kafka://{self.cluster.address}/{self.namespace}"]
+            options += ["--log", f"kafka://{self.address or self.cluster.address}/{self.namespace}"]
             for setting in self.cluster.settings.items():
                 options += ["--kafka-setting", "=".join(setting)]
         return options

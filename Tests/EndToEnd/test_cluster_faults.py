@@ -1,0 +1,211 @@
+"""Nodes on Kafka that die, freeze or are cut off, and brokers that do: the others go on, nothing is lost, nothing is there twice.
+
+noida-db takes offsets from members of a group that others have replaced; Apache Kafka refuses them. That a node which was away does no
+harm is checked all the same: its own bookkeeping and the fencing of its transactions are enough in these tests.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+import broker
+from cluster import PARTITIONS, PATIENCE, SESSION, Callers, ClusterCase, Load, print_measured
+
+#: A member that was lost is replaced this long after its last sign of life, on a busy machine.
+REPLACED = SESSION + 20
+
+
+class Faults(ClusterCase):
+    def loads(self, nodes):
+        """One for each node, which goes to the others when that fails."""
+        found = [Load([*nodes[place:], *nodes[:place]], f"load{place}") for place in range(len(nodes))]
+        for load in found:
+            load.start()
+        for load in found:
+            load.wait_for(200)
+        return found
+
+    def finish(self, loads, nodes=None):
+        for load in loads:
+            load.finish()
+        self.wait_all_idle(nodes)
+        return self.check_counts(loads)
+
+    def test_the_partitions_of_a_killed_node_go_on_at_the_others(self):
+        n1, n2 = self.start_nodes(2)
+        self.deploy_counter(n1)
+        self.wait_spread()
+        callers = Callers(n1)
+        loads = self.loads([n1, n2])
+        began = time.monotonic()
+        n2.kill()
+        self.nodes = [n1]
+        self.wait_spread()
+        before = [callers.answers(partition) for partition in range(PARTITIONS)]
+        self.eventually(
+            lambda: all(callers.answers(partition) > before[partition] + 3 for partition in range(PARTITIONS)),
+            "all partitions go on", PATIENCE)
+        gap = callers.longest_gap(began)
+        print_measured("node killed", session_s=SESSION, longest_gap_s=round(gap, 2))
+        self.assertLess(gap, REPLACED)
+        # It comes back, and takes its part.
+        n2.start()
+        self.nodes = [n1, n2]
+        self.wait_spread()
+        for load in loads:
+            load.wait_for(200)
+        callers.finish()
+        self.finish(loads)
+
+    def test_counts_are_exact_while_nodes_come_and_go(self):
+        """Random kills, stops and starts of two of three nodes, under load."""
+        nodes = self.start_nodes(3)
+        self.deploy_counter(nodes[0])
+        self.wait_spread()
+        loads = self.loads([nodes[0]]) + [Load(nodes[1:] + nodes[:1], "wanderer")]
+        loads[-1].start()
+        for step in range(int(os.environ.get("GRAPE_CLUSTER_STEPS", 6))):
+            node = self.random.choice(nodes[1:])
+            if node.process.poll() is None:
+                if self.random.random() < 0.5:
+                    node.kill()
+                else:
+                    self.assertEqual(node.terminate(timeout=30), 0, f"seed {self.seed}: {node.tail()}")
+            else:
+                node.start()
+            loads[0].wait_for(self.random.randint(50, 500))
+        self.nodes = [node for node in nodes if node.process.poll() is None]
+        self.wait_spread()
+        print_measured("nodes came and went", seed=self.seed, events=self.finish(loads))
+
+    def test_a_node_that_was_frozen_for_longer_than_its_session_does_no_harm(self):
+        n1, n2 = self.start_nodes(2)
+        self.deploy_counter(n1)
+        self.wait_spread()
+        loads = self.loads([n1, n2])
+        self.freeze(n2)
+        try:
+            self.nodes = [n1]
+            self.wait_spread()
+            loads[0].wait_for(300)
+        finally:
+            n2.process.send_signal(signal.SIGCONT)
+        self.nodes = [n1, n2]
+        self.wait_spread()
+        for load in loads:
+            load.wait_for(200)
+        self.finish(loads)
+
+    @staticmethod
+    def freeze(node):
+        """The node alone: its workers go on, and have answers for it when it wakes."""
+        node.process.send_signal(signal.SIGSTOP)
+
+    def test_a_node_that_is_cut_off_from_the_cluster_is_replaced_and_comes_back(self):
+        if broker.given() is not None:
+            self.skipTest("the way to a cluster that was named cannot be cut from here")
+        self.cluster = broker.OwnBroker()
+        self.addCleanup(self.cluster.end)
+        [n1] = self.start_nodes(1)
+        n2 = self.make_node("n2")
+        way = self.cluster.way()
+        n2.address = way.address
+        n2.start()
+        self.nodes.append(n2)
+        self.cut_and_heal(n1, n2, way.cut, way.heal)
+
+    def test_a_node_in_a_network_namespace_of_its_own_is_cut_off_and_comes_back(self):
+        if broker.given() is not None:
+            self.skipTest("a cluster that was named is not in a network of this machine's own")
+        network = Network(self)
+        self.cluster = broker.OwnBroker(network.host)
+        self.addCleanup(self.cluster.end)
+        [n1] = self.start_nodes(1)
+        n2 = self.make_node("n2")
+        n2.within = ("ip", "netns", "exec", network.name)
+        n2.start()
+        self.nodes.append(n2)
+        self.cut_and_heal(n1, n2, network.cut, network.heal)
+
+    def cut_and_heal(self, n1, n2, cut, heal):
+        self.deploy_counter(n1)
+        self.wait_spread()
+        # Whoever is connected to the node that is cut off waits for it to come back.
+        loads = [Load([n1], "load"), Load([n2], "cut off")]
+        for load in loads:
+            load.start()
+        for load in loads:
+            load.wait_for(200)
+        began = time.monotonic()
+        cut()
+        self.nodes = [n1]
+        self.wait_spread()
+        loads[0].wait_for(300)
+        print_measured("node cut off", session_s=SESSION, others_go_on_s=round(time.monotonic() - began, 2))
+        heal()
+        self.nodes = [n1, n2]
+        self.wait_spread()
+        for load in loads:
+            load.wait_for(200)
+        self.finish(loads)
+
+    def test_nodes_go_on_by_themselves_when_the_broker_was_killed_under_load(self):
+        self.cluster = broker.to_be_killed(self)
+        nodes = self.start_nodes(2)
+        self.deploy_counter(nodes[0])
+        self.wait_spread()
+        loads = self.loads(nodes)
+        for _ in range(2):
+            began = time.monotonic()
+            self.cluster.kill()
+            self.cluster.start()
+            for load in loads:
+                load.wait_for(200)
+            print_measured("broker killed and started", all_go_on_s=round(time.monotonic() - began, 2))
+        for node in nodes:
+            self.assertIsNone(node.process.poll(), f"seed {self.seed}: {node.tail()}")
+        self.wait_spread()
+        self.finish(loads)
+
+
+class Network:
+    """A network namespace, and a link to it that can be cut."""
+
+    def __init__(self, test):
+        number = os.getpid() % 16_000
+        self.name = f"grape{number}"
+        self.host = f"10.{200 + number // 4096}.{number // 16 % 256}.{number % 16 * 16 + 1}"
+        inside = self.host.rpartition(".")[0] + f".{number % 16 * 16 + 2}"
+        self.link = f"gr{number}"
+        test.addCleanup(self.end)
+        try:
+            self.ip("netns", "add", self.name)
+            self.ip("link", "add", self.link, "type", "veth", "peer", "name", f"{self.link}p", "netns", self.name)
+            self.ip("addr", "add", f"{self.host}/28", "dev", self.link)
+            self.ip("link", "set", self.link, "up")
+            for words in (("addr", "add", f"{inside}/28", "dev", f"{self.link}p"), ("link", "set", f"{self.link}p", "up"),
+                          ("link", "set", "lo", "up")):
+                self.ip("-n", self.name, *words)
+        except (OSError, subprocess.CalledProcessError) as error:
+            test.skipTest(f"no network namespaces here: {error} {getattr(error, 'stderr', '')}")
+
+    def ip(self, *words):
+        subprocess.run(["ip", *words], check=True, timeout=20, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def cut(self):
+        self.ip("link", "set", self.link, "down")
+
+    def heal(self):
+        self.ip("link", "set", self.link, "up")
+
+    def end(self):
+        for words in (("link", "del", self.link), ("netns", "del", self.name)):
+            with contextlib.suppress(OSError, subprocess.CalledProcessError):
+                self.ip(*words)
+
+
+if __name__ == "__main__":
+    unittest.main()
