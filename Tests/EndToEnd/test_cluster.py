@@ -150,6 +150,34 @@ class Cluster(ClusterCase):
         self.eventually(lambda: self.app(n1) is None, "it is gone at the other node", PATIENCE)
         self.assertNotEqual(n1.grape("exec", "count@in", "--data", "x", expect=None).code, 0)
 
+    def test_every_node_shows_all_of_them_and_who_has_which_partitions(self):
+        n1, n2, n3 = self.start_nodes(3)
+        self.deploy_counter(n1)
+        self.wait_spread()
+
+        def shown(node):
+            return {found["node"]: found for found in node.grape("cluster", "--json").json["nodes"]}
+
+        def partitions(found):
+            return {
+                name: {partition["partition"] for app in node.get("apps", []) for partition in app["partitions"]}
+                for name, node in found.items() if node["condition"] == "up"
+            }
+
+        for node in self.nodes:
+            self.eventually(
+                lambda: partitions(shown(node)) == {other.name: self.assigned(other) for other in self.nodes},
+                f"{node.name} shows who has what", PATIENCE)
+        self.assertIn("n3", n1.grape("cluster").text)
+        n2.terminate(timeout=30)
+        n3.kill()
+        self.nodes = [n1]
+        conditions = {"n1": "up", "n2": "left", "n3": "silent"}
+        self.eventually(
+            lambda: {name: found["condition"] for name, found in shown(n1).items()} == conditions, "who is gone is shown", PATIENCE)
+        self.wait_spread()
+        self.eventually(lambda: partitions(shown(n1)) == {"n1": set(range(PARTITIONS))}, "all is with the one that is left", PATIENCE)
+
     def app(self, node):
         with node.client() as client:
             return next((app for app in client.request("app.list")["apps"] if app["name"] == "count"), None)

@@ -117,6 +117,32 @@ class Faults(ClusterCase):
         self.nodes.append(n2)
         self.cut_and_heal(n1, n2, way.cut, way.heal)
 
+    def test_a_lone_node_that_was_cut_off_goes_on_by_itself(self):
+        if broker.given() is not None:
+            self.skipTest("the way to a cluster that was named cannot be cut from here")
+        self.cluster = broker.OwnBroker()
+        self.addCleanup(self.cluster.end)
+        node = self.make_node("n1")
+        way = self.cluster.way()
+        node.address = way.address
+        self.nodes.append(node.start())
+        self.deploy_counter(node)
+        self.wait_spread()
+        load = Load([node], "load")
+        load.start()
+        load.wait_for(200)
+        for _ in range(2):
+            way.cut()
+            # As long as the others would take to replace it, if there were any.
+            before = len(load.acknowledged)
+            self.assertFalse(load.enough.wait(SESSION * 1.5))
+            self.assertLess(len(load.acknowledged) - before, load.window + 1, "nothing was acknowledged that is not on the cluster")
+            way.heal()
+            load.wait_for(200)
+        load.finish()
+        self.wait_all_idle()
+        self.check_counts([load])
+
     def test_a_node_in_a_network_namespace_of_its_own_is_cut_off_and_comes_back(self):
         if broker.given() is not None:
             self.skipTest("a cluster that was named is not in a network of this machine's own")
