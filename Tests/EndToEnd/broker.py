@@ -28,12 +28,13 @@ from typing import Iterator, Optional
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 
-#: The shell stays between: when the tests end, however they end, its input closes, and it ends the broker and takes the folder away.
-#: It also ends when the broker does, so that it can be waited for.
+#: A shell stays between, and starts the broker whenever it reads a line. When the tests end, however they end, its input closes, and
+#: it ends the broker and takes the folder away.
 KEEPER = """
     trap : TERM
-    "$1" start --only kafka --host "$2" --kafka-port "$3" --data-dir "$4" >>"$4/output" 2>&1 </dev/null &
-    read -r line
+    while read -r line; do
+      "$1" start --only kafka --host "$2" --kafka-port "$3" --data-dir "$4" >>"$4/output" 2>&1 </dev/null &
+    done
     kill -- -$$
     wait
     # What the broker started may still write.
@@ -118,7 +119,10 @@ class OwnBroker(Cluster):
         self.program = find_noida()
         self.host, self.port = host, free_port(host)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="grape-kafka-"))
-        self.keeper: Optional[subprocess.Popen] = None
+        self.keeper = subprocess.Popen(
+            ["/bin/sh", "-c", KEEPER, "sh", self.program, self.host, str(self.port), self.folder], stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.ways: list[Way] = []
         self.start()
         super().__init__(self.way().address, EAGER)
@@ -129,23 +133,44 @@ class OwnBroker(Cluster):
         return self.ways[-1]
 
     def start(self) -> None:
-        self.keeper = subprocess.Popen(
-            ["/bin/sh", "-c", KEEPER, "sh", self.program, self.host, str(self.port), self.folder], stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self.keeper.stdin.write(b"start\n")
+        self.keeper.stdin.flush()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), Peer(f"{self.host}:{self.port}") as peer:
                 peer.metadata()
+                for way in self.ways:
+                    way.heal()
                 return
             time.sleep(0.02)
         raise AssertionError(f"the broker does not answer: {(self.folder / 'output').read_text(errors='replace')[-2000:]}")
 
     def kill(self) -> None:
-        """kill -9; its data stay."""
-        os.killpg(self.keeper.pid, signal.SIGKILL)
-        self.keeper.wait(10)
-        self.keeper.stdin.close()
+        """It falls silent in the middle of whatever it does, as far as its clients can see. Not with kill -9: this broker acknowledges what
+        it has not written, and goes on with that while it is stopped. So it comes to rest first, and nobody learns what became of
+        what was under way."""
+        for way in self.ways:
+            way.cut()
+        time.sleep(0.2)
+        deadline = time.monotonic() + 20
+        while pids := self.processes():
+            if time.monotonic() > deadline:
+                raise AssertionError("the broker does not end")
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            time.sleep(0.02)
+
+    def processes(self) -> list[int]:
+        """The broker's own: those in the keeper's group but itself."""
+        found = []
+        for entry in os.listdir("/proc"):
+            with contextlib.suppress(OSError):
+                if entry.isdigit() and os.getpgid(int(entry)) == self.keeper.pid != int(entry):
+                    fields = pathlib.Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+                    if fields[0] != "Z":
+                        found.append(int(entry))
+        return found
 
     def end(self) -> None:
         for way in self.ways:
