@@ -62,6 +62,10 @@ class Cluster:
     def start(self) -> None:
         subprocess.run(os.environ["GRAPE_KAFKA_START"], shell=True, check=True, timeout=60)
 
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
     def end(self) -> None:
         pass
 
@@ -79,7 +83,7 @@ class Cluster:
 
 
 class Way:
-    """A way to a broker of the tests, which can be cut and healed: broker_proxy.py."""
+    """A way to a broker of the tests, which can be cut, taken down and healed: broker_proxy.py."""
 
     def __init__(self, host: str, broker_port: int) -> None:
         self.address = f"{host}:{(port := free_port(host))}"
@@ -92,6 +96,10 @@ class Way:
     def cut(self) -> None:
         """Nothing gets through any more, in either direction, and nobody is told."""
         self.say(b"cut")
+
+    def take_down(self) -> None:
+        """Connections are reset, and refused from then on."""
+        self.say(b"down")
 
     def heal(self) -> None:
         self.say(b"heal")
@@ -124,7 +132,7 @@ class OwnBroker(Cluster):
             start_new_session=True,
         )
         self.ways: list[Way] = []
-        self.start()
+        self.launch()
         super().__init__(self.way().address, EAGER)
 
     def way(self) -> Way:
@@ -132,26 +140,30 @@ class OwnBroker(Cluster):
         self.ways.append(Way(self.host, self.port))
         return self.ways[-1]
 
-    def start(self) -> None:
+    def launch(self) -> None:
         self.keeper.stdin.write(b"start\n")
         self.keeper.stdin.flush()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), Peer(f"{self.host}:{self.port}") as peer:
                 peer.metadata()
-                for way in self.ways:
-                    way.heal()
                 return
             time.sleep(0.02)
         raise AssertionError(f"the broker does not answer: {(self.folder / 'output').read_text(errors='replace')[-2000:]}")
 
     def kill(self) -> None:
-        """It falls silent in the middle of whatever it does, as far as its clients can see. Not with kill -9: this broker acknowledges what
-        it has not written, and goes on with that while it is stopped. So it comes to rest first, and nobody learns what became of
-        what was under way."""
+        """So it looks to clients. Its process goes on: this broker loses transactions that are open when it ends, and what it
+        acknowledged shortly before kill -9."""
         for way in self.ways:
-            way.cut()
-        time.sleep(0.2)
+            way.take_down()
+
+    def start(self) -> None:
+        for way in self.ways:
+            way.heal()
+
+    def restart(self) -> None:
+        """Ends the process and starts it again; nothing may be under way."""
+        self.kill()
         deadline = time.monotonic() + 20
         while pids := self.processes():
             if time.monotonic() > deadline:
@@ -160,6 +172,8 @@ class OwnBroker(Cluster):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             time.sleep(0.02)
+        self.launch()
+        self.start()
 
     def processes(self) -> list[int]:
         """The broker's own: those in the keeper's group but itself."""

@@ -9,7 +9,8 @@ the offset asked for. A client never sees the end of those, and takes all that t
 the records of such transactions are not sent in the first place, the list is left out.
 
 Lines on the standard input: "cut" (from now on nothing gets through, in either direction, and connections that are opened stay
-silent), "heal" (it goes on where it was). At its end the proxy ends, too.
+silent), "down" (all connections are reset, and new ones at once: so a broker looks that was killed), "heal" (it goes on). At its
+end the proxy ends, too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Proxy:
         #: Not set while it is cut.
         self.open = asyncio.Event()
         self.open.set()
+        self.is_down = False
+        self.clients: set[asyncio.StreamWriter] = set()
         self.theirs, self.ours = (host.encode() + struct.pack(">i", number) for number in (broker, port))
 
     async def serve(self) -> None:
@@ -36,12 +39,20 @@ class Proxy:
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
         async with server:
             while line := await commands.readline():
-                self.open.clear() if line.strip() == b"cut" else self.open.set()
+                command = line.strip()
+                self.open.clear() if command == b"cut" else self.open.set()
+                self.is_down = command == b"down"
+                if self.is_down:
+                    for client in self.clients:
+                        client.transport.abort()
                 print("done", flush=True)
 
     async def connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         to_broker = None
         ways: list[asyncio.Task] = []
+        if self.is_down:
+            return to_client.transport.abort()
+        self.clients.add(to_client)
         try:
             await self.open.wait()
             broker, to_broker = await asyncio.open_connection(self.host, self.broker, limit=1 << 20)
@@ -57,6 +68,7 @@ class Proxy:
         except OSError:
             pass  # there is no broker
         finally:
+            self.clients.discard(to_client)
             for way in ways:
                 way.cancel()
             for writer in (to_client, to_broker):

@@ -21,7 +21,8 @@ REPLACED = SESSION + 20
 class Faults(ClusterCase):
     def loads(self, nodes):
         """One for each node, which goes to the others when that fails."""
-        found = [Load([*nodes[place:], *nodes[:place]], f"load{place}") for place in range(len(nodes))]
+        self.turns = getattr(self, "turns", 0) + 1
+        found = [Load([*nodes[place:], *nodes[:place]], f"load{self.turns}.{place}") for place in range(len(nodes))]
         for load in found:
             load.start()
         for load in found:
@@ -178,13 +179,13 @@ class Faults(ClusterCase):
             load.wait_for(200)
         self.finish(loads)
 
-    def test_nodes_go_on_by_themselves_when_the_broker_was_killed_under_load(self):
+    def test_nodes_go_on_by_themselves_when_a_broker_was_killed_under_load(self):
         self.cluster = broker.to_be_killed(self)
         nodes = self.start_nodes(2)
         self.deploy_counter(nodes[0])
         self.wait_spread()
         loads = self.loads(nodes)
-        for _ in range(2):
+        for _ in range(3):
             began = time.monotonic()
             self.cluster.kill()
             self.cluster.start()
@@ -195,6 +196,23 @@ class Faults(ClusterCase):
             self.assertIsNone(node.process.poll(), f"seed {self.seed}: {node.tail()}")
         self.wait_spread()
         self.finish(loads)
+
+    def test_nodes_go_on_by_themselves_when_a_broker_was_restarted(self):
+        self.cluster = broker.to_be_killed(self)
+        nodes = self.start_nodes(2)
+        self.deploy_counter(nodes[0])
+        self.wait_spread()
+        loads = []
+        for _ in range(2):
+            some = self.loads(nodes)
+            loads += some
+            for load in some:
+                load.finish()
+            self.wait_all_idle()
+            self.cluster.restart()
+        some = self.loads(nodes)
+        self.wait_spread()
+        self.finish([*some, *loads])
 
 
 class Network:
