@@ -26,7 +26,7 @@ struct GrapeCommand: AsyncParsableCommand {
       ServeCommand.self, InitCommand.self, DeployCommand.self, AppCommand.self, ExecCommand.self, IngestCommand.self,
       TailCommand.self, StateCommand.self, TopologyCommand.self, StatsCommand.self, ClusterCommand.self,
       LogCommand.self,
-      NodeCommands.self,
+      NodeCommands.self, ConfigCommand.self,
       SDKCommand.self,
       BenchCommand.self, ExitCodesCommand.self,
     ])

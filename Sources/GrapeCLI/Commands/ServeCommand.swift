@@ -1,7 +1,8 @@
 import ArgumentParser
 import Glibc
-import GrapeKafka
+import GrapeCore
 import GrapeNode
+import GrapePackages
 import Logging
 
 /// What `grape serve` was asked to run.
@@ -16,6 +17,8 @@ struct ServeSettings: Sendable {
   /// The log to work on.
   var log: NodeLogChoice
   var logger: Logger
+  /// What workers may get to see of it.
+  var environment: [String: String]
 }
 
 /// `grape serve`
@@ -27,10 +30,18 @@ struct ServeCommand: AsyncParsableCommand {
       The node keeps everything in its data directory, and listens at a Unix socket that only its user may open. Ctrl-C
       and SIGTERM stop it in order: workers finish what they hold. Its log goes to standard error.
 
+      What the options say can also stand in a file (--config) or in variables of the environment, GRAPE_SERVE_DATA for
+      --data and so on. Options are stronger than variables, variables than the file. `grape config check` checks a file
+      and shows what holds.
+
       EXAMPLES
         grape serve
         grape serve --data ./node --log-level debug
         grape serve --data /srv/grape --name n1 --json
+        grape serve --config /etc/grape/node.yaml
+        grape serve --log kafka://kafka-1:9092,kafka-2:9092/shop. --kafka-setting security.protocol=sasl_ssl \\
+          --kafka-setting sasl.mechanisms=PLAIN --kafka-setting sasl.username=grape \\
+          --kafka-secret sasl.password=@/run/secrets/kafka
       """)
 
   @Option(
@@ -42,27 +53,17 @@ struct ServeCommand: AsyncParsableCommand {
   @Option(help: ArgumentHelp("The socket to listen at. Default: node.sock in the data directory.", valueName: "path"))
   var socket: String?
 
-  @Option(help: ArgumentHelp("The node's name. Default: the host's.", valueName: "name"), transform: parseNodeName)
-  var name: String?
+  @OptionGroup var settings: NodeSettingsOptions
 
   @Option(
-    help: ArgumentHelp(
-      "The log to work on: \"embedded\", or a cluster's as kafka://host:port,host:port/namespace (the namespace may be left out).",
-      valueName: "log"), transform: parseLog)
-  var log: NodeLogChoice = .embedded
-
-  @Option(
-    help: ArgumentHelp("A setting for librdkafka; may be given several times.", valueName: "name=value"),
-    transform: parseSetting)
-  var kafkaSetting: [KafkaSetting] = []
-
-  @Option(
-    help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "level"),
+    help: ArgumentHelp("trace, debug, info, notice, warning, error or critical. Default: info.", valueName: "level"),
     transform: parseLogLevel)
-  var logLevel: Logger.Level = .info
+  var logLevel: String?
 
-  @Option(help: ArgumentHelp("Bytes of one segment of the log.", valueName: "bytes"), transform: parseSegmentSize)
-  var segmentSize: Int = 256 << 20
+  @Option(
+    help: ArgumentHelp("Bytes of one segment of the log. Default: 256MiB.", valueName: "bytes"),
+    transform: parseSegmentSize)
+  var segmentSize: Int?
 
   @Option(
     help: ArgumentHelp(
@@ -75,99 +76,50 @@ struct ServeCommand: AsyncParsableCommand {
 
   func run() async throws {
     try await reportingAsync(json: false) {
-      let data = absolute(data ?? NodeLocation.defaultDataDirectory)
-      let socketPath = absolute(socket ?? data + "/node.sock")
+      let environment = processEnvironment()
+      let settings = try settings.settings(and: options)
+      let data = settings.data?.value ?? absolutePath(NodeLocation.defaultDataDirectory)
+      let socketPath = settings.socket?.value ?? data + "/node.sock"
       guard socketPath.utf8.count <= 107 else {
         throw CommandFailure(
           .usage, "a socket's path has at most 107 bytes, \(socketPath) has \(socketPath.utf8.count): use --socket")
       }
-      let asJSON = json
+      let log: NodeLogChoice
+      do throws(NodeError) { log = try settings.logChoice(environment: environment) } catch {
+        throw CommandFailure(.badInput, error.message)
+      }
+      let asJSON = settings.logFormat?.value == .json
       LoggingSystem.bootstrap { _ in LineLogHandler(json: asJSON) }
       var logger = Logger(label: "grape")
-      logger.logLevel = logLevel
+      logger.logLevel = settings.logLevel.flatMap { Logger.Level(rawValue: $0.value) } ?? .info
+      for warning in settings.warnings { logger.warning("configuration", metadata: ["warning": "\(warning)"]) }
       try await runNode(
         ServeSettings(
-          dataDirectory: data, socketPath: socketPath, name: name ?? hostName(), segmentSize: segmentSize,
-          lowSpace: lowSpace, log: try configuredLog(), logger: logger))
+          dataDirectory: data, socketPath: socketPath, name: settings.name?.value ?? hostName(),
+          segmentSize: settings.segmentSize?.value ?? NodeSettings.defaultSegmentSize,
+          lowSpace: settings.lowSpace?.value, log: log, logger: logger,
+          environment: settings.withoutSecrets(environment)))
     }
   }
-}
 
-/// A setting of librdkafka.
-struct KafkaSetting: Sendable {
-  var name: String
-  var value: String
-}
-
-extension ServeCommand {
-  private func configuredLog() throws -> NodeLogChoice {
-    guard case .kafka(var kafka) = log else {
-      guard kafkaSetting.isEmpty else {
-        throw CommandFailure(.usage, "--kafka-setting is for a log on Kafka: --log kafka://host:port")
-      }
-      return log
-    }
-    for setting in kafkaSetting { kafka.settings[setting.name] = setting.value }
-    return .kafka(kafka)
+  /// What this command's own options say.
+  private var options: NodeSettings {
+    var options = NodeSettings()
+    options.data = data.map { Placed(absolutePath($0), "--data") }
+    options.socket = socket.map { Placed(absolutePath($0), "--socket") }
+    options.logLevel = logLevel.map { Placed($0, "--log-level") }
+    options.logFormat = json ? Placed(.json, "--json") : nil
+    options.segmentSize = segmentSize.map { Placed($0, "--segment-size") }
+    options.lowSpace = lowSpace.map { Placed($0, "--low-space") }
+    return options
   }
 }
 
-private func parseLog(_ text: String) throws -> NodeLogChoice {
-  if text == "embedded" { return .embedded }
-  let prefix = "kafka://"
-  guard text.hasPrefix(prefix) else {
-    throw ValidationError("a log is \"embedded\" or kafka://host:port,host:port/namespace")
-  }
-  let parts = text.dropFirst(prefix.count).split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
-  guard let brokers = parts.first, !brokers.isEmpty else {
-    throw ValidationError("kafka:// is followed by the cluster's brokers, as in kafka://host:9092,host:9092")
-  }
-  var configuration = KafkaConfiguration(bootstrapServers: String(brokers), transactionalID: "node")
-  configuration.namespace = parts.count > 1 ? String(parts[1]) : ""
-  return .kafka(configuration)
-}
-
-private func parseSetting(_ text: String) throws -> KafkaSetting {
-  guard let equals = text.firstIndex(of: "="), equals > text.startIndex else {
-    throw ValidationError("a setting is given as name=value, as in security.protocol=ssl")
-  }
-  return KafkaSetting(name: String(text[..<equals]), value: String(text[text.index(after: equals)...]))
-}
-
-/// A path from the root, so that a change of folder does not change its meaning.
-private func absolute(_ path: String) -> String {
-  if path.hasPrefix("/") { return path }
-  guard let current = getcwd(nil, 0) else { return path }
-  defer { free(current) }
-  return String(cString: current) + "/" + path
-}
-
-/// The host's name as a node's, with what a node's name cannot have replaced.
-private func hostName() -> String {
-  var buffer = [CChar](repeating: 0, count: 256)
-  guard gethostname(&buffer, 255) == 0 else { return "node" }
-  let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-  let name = text.lowercased().prefix { $0 != "." }.map { isNodeNameCharacter($0) ? $0 : "-" }
-  let trimmed = String(name.drop { $0 == "-" }.prefix(63))
-  return trimmed.isEmpty ? "node" : trimmed
-}
-
-private func isNodeNameCharacter(_ character: Character) -> Bool {
-  ("a"..."z").contains(character) || ("0"..."9").contains(character) || character == "-"
-}
-
-private func parseNodeName(_ text: String) throws -> String {
-  guard let first = text.first, first != "-", text.count <= 63, text.allSatisfy({ isNodeNameCharacter($0) }) else {
-    throw ValidationError("a node's name is 1 to 63 of a-z, 0-9 and -, not beginning with -")
-  }
-  return text
-}
-
-private func parseLogLevel(_ text: String) throws -> Logger.Level {
-  guard let level = Logger.Level(rawValue: text) else {
+private func parseLogLevel(_ text: String) throws -> String {
+  guard Logger.Level(rawValue: text) != nil else {
     throw ValidationError("a level is trace, debug, info, notice, warning, error or critical")
   }
-  return level
+  return text
 }
 
 private func parseSegmentSize(_ text: String) throws -> Int {

@@ -12,14 +12,14 @@ func runNode(_ settings: ServeSettings) async throws {
     log: settings.log, segmentBytes: settings.segmentSize,
     lowSpaceBytes: settings.lowSpace.map(Int64.init))
   do {
-    try await Node.run(configuration, environment: processEnvironment())
+    try await Node.run(configuration, environment: settings.environment)
   } catch let error as NodeError {
     throw CommandFailure(.unavailable, error.message)
   }
 }
 
-/// The process's environment: what profiles let through reaches the workers.
-private func processEnvironment() -> [String: String] {
+/// The process's environment.
+func processEnvironment() -> [String: String] {
   var variables: [String: String] = [:]
   var entry = environ
   while let text = entry.pointee {
