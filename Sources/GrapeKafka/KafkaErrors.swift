@@ -9,6 +9,18 @@ enum KafkaError {
     return LogError(kind(code), "Kafka: \(doing): \(text) (\(name)\(isRetriable(code) ? ", may be tried again" : ""))")
   }
 
+  /// The same for administrative requests, where being refused by the brokers' rules is told apart: what is asked for may
+  /// have been done by somebody who may.
+  static func administration(_ code: rd_kafka_resp_err_t, _ doing: String, detail: String? = nil) -> LogError {
+    var error = log(code, doing, detail: detail)
+    if isAuthorization(code) { error.code = .unauthorized }
+    return error
+  }
+
+  static func isAuthorization(_ code: rd_kafka_resp_err_t) -> Bool {
+    code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED || code == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED
+  }
+
   /// Takes the error object over.
   static func log(consuming error: OpaquePointer, _ doing: String) -> LogError {
     defer { rd_kafka_error_destroy(error) }

@@ -165,7 +165,7 @@ public final class KafkaEventLog: EventLog {
   public func topics(completion: @escaping @Sendable (Result<[TopicDescription], LogError>) -> Void) {
     adminLane.answer(completion) { [self] () throws(LogError) in
       let found = try directory.all()
-      let settings = try admin.topicSettings(found.keys.map(directory.clusterName))
+      let settings = try admin.topicSettings(found.keys.map(directory.clusterName), isLenient: true)
       var topics: [TopicDescription] = []
       for (name, partitions) in found.sorted(by: { $0.key < $1.key }) {
         guard let settings = settings[directory.clusterName(name)] else { continue }

@@ -5,7 +5,7 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
     private enum Kind: String {
       case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, noSpace,
         failed,
-        corrupt, locked, unsupportedFormat, closed, partitionLost, outOfSequence
+        corrupt, locked, unsupportedFormat, closed, partitionLost, outOfSequence, unauthorized
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -34,6 +34,8 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
     public static let partitionLost = Code(.partitionLost)
     /// A commit that this one builds on has failed; nothing was written.
     public static let outOfSequence = Code(.outOfSequence)
+    /// The log's rules do not let this node create, change or describe a topic.
+    public static let unauthorized = Code(.unauthorized)
     public var description: String { kind.rawValue }
   }
 

@@ -55,11 +55,10 @@ actor Deployer {
   private static let archiveLimit = 256 * 1024 * 1024
   /// An upload that has not ended by then is given up, nanoseconds.
   private static let uploadTimeout: Int64 = 600_000_000_000
-  /// How long writes from outside are kept once they are done, milliseconds.
-  private static let writesAge: Int64 = 3_600_000
 
   private let thread: WorkThread
   private let log: any EventLog
+  private let topics: TopicKeeper
   private let store: String
   private let uploadDirectory: String
   private let place = TopicPartition(SystemTopic.registry, 0)
@@ -74,8 +73,9 @@ actor Deployer {
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { thread.asUnownedSerialExecutor() }
 
-  init(dataDirectory: String, log: any EventLog, thread: WorkThread) {
+  init(dataDirectory: String, log: any EventLog, topics: TopicKeeper, thread: WorkThread) {
     self.log = log
+    self.topics = topics
     self.thread = thread
     store = dataDirectory + "/packages"
     uploadDirectory = dataDirectory + "/uploads"
@@ -105,16 +105,16 @@ actor Deployer {
     var apps: [InstalledApp] = []
     for entry in entries.values.sorted(by: { $0.app < $1.app }) {
       let unpacked = try await unpack(entry)
-      do throws(LogError) {
-        // Applications deployed by an earlier version of this program may not have all of them.
-        try await createFurtherTopics(unpacked.package.manifest)
-      } catch {
-        throw NodeError("the topics of \(entry.app) cannot be created: \(error.message)")
-      }
       apps.append(
         InstalledApp(
           manifest: unpacked.package.manifest, version: entry.version, directory: unpacked.folder,
           isStopped: entry.isStopped))
+    }
+    do throws(LogError) {
+      // Applications deployed by an earlier version of this program may not have all of them.
+      try await topics.ensure(apps.flatMap { TopicPlan.application($0.manifest) })
+    } catch {
+      throw NodeError("the applications' topics are not as they must be: \(error.message)")
     }
     return apps
   }
@@ -342,18 +342,9 @@ actor Deployer {
   func record(_ candidate: Candidate, stopped: Bool) async throws(StatusError) -> Entry {
     let manifest = candidate.package.manifest
     do throws(LogError) {
-      let profile = manifest.profile
-      let age = profile.retentionAge / .milliseconds(1)
-      try await log.ensureTopic(
-        manifest.name.eventsTopic,
-        configuration: TopicConfiguration(
-          partitions: Int32(manifest.partitions), retentionMilliseconds: age == 0 ? nil : Int64(age),
-          retentionBytes: profile.retentionSize == 0 ? nil : Int64(profile.retentionSize)))
-      try await log.createTopic(manifest.name.deadLettersTopic, configuration: TopicConfiguration(partitions: 1))
-      try await createFurtherTopics(manifest)
+      try await topics.ensure(TopicPlan.application(manifest))
     } catch {
-      throw StatusError(
-        error.code == .topicExists || error.code == .invalidArgument ? .conflict : .unavailable, error.message)
+      throw error.code == .invalidArgument ? StatusError(.conflict, error.message) : StatusError(error)
     }
     let archive: [UInt8]
     do throws(NodeError) { archive = try Files.read(candidate.archive) } catch {
@@ -372,20 +363,6 @@ actor Deployer {
       bytes: archive.count, isStopped: stopped, deployedMs: grape_realtime_ms())
     try await record(entry)
     return entry
-  }
-
-  /// Changelog of state, writes of it from outside, requests that are remembered.
-  private func createFurtherTopics(_ manifest: Manifest) async throws(LogError) {
-    let partitions = Int32(manifest.partitions)
-    try await log.ensureTopic(
-      manifest.name.stateTopic, configuration: TopicConfiguration(partitions: partitions, cleanup: .compact))
-    try await log.ensureTopic(
-      manifest.name.writesTopic,
-      configuration: TopicConfiguration(partitions: partitions, retentionMilliseconds: Self.writesAge))
-    try await log.ensureTopic(
-      manifest.name.requestsTopic,
-      configuration: TopicConfiguration(
-        partitions: 1, retentionMilliseconds: Int64(manifest.profile.idempotency.window / .milliseconds(1))))
   }
 
   /// Notes whether the application is to run.

@@ -63,9 +63,11 @@ struct NodeService: Service {
     do {
       try claimSocket()
       try LaunchPlanner.installSDKs(in: configuration.dataDirectory + "/sdk")
-      try await createSystemTopics(opened)
+      let topics = TopicKeeper(log: log, cluster: opened.cluster, logger: logger)
+      try await ensureOwnTopics(topics, isShared: opened.isShared)
       let thread = try WorkThread(name: "deployer")
-      let deployer = Deployer(dataDirectory: configuration.dataDirectory, log: log, thread: thread)
+      let deployer = Deployer(
+        dataDirectory: configuration.dataDirectory, log: log, topics: topics, thread: thread)
       let apps = try await deployer.load()
       let reactor = try startReactor(opened)
       let state = try startState(log)
@@ -113,17 +115,11 @@ struct NodeService: Service {
     guard unlink(path) == 0 else { throw NodeError("unlink \(path): \(String(cString: strerror(errno)))") }
   }
 
-  private func createSystemTopics(_ opened: NodeLog) async throws {
-    let log = opened.log
+  private func ensureOwnTopics(_ topics: TopicKeeper, isShared: Bool) async throws {
     do throws(LogError) {
-      try await log.ensureTopic(
-        SystemTopic.registry, configuration: TopicConfiguration(partitions: 1, cleanup: .compact))
-      try await log.ensureTopic(
-        configuration.name.repliesTopic,
-        configuration: TopicConfiguration(partitions: 1, retentionMilliseconds: 3_600_000))
-      if opened.isShared { try await log.ensureTopic(SystemTopic.nodes, configuration: ClusterView.configuration) }
+      try await topics.ensure(TopicPlan.shared(byNodes: isShared) + TopicPlan.node(configuration.name))
     } catch {
-      throw NodeError("the node's topics cannot be created: \(error.message)")
+      throw NodeError("the node's topics are not as they must be: \(error.message)")
     }
   }
 
@@ -193,8 +189,7 @@ struct NodeService: Service {
           if case .failure(let error) = result { return finish(.failure(NodeError(error.message))) }
           do throws(SystemError) {
             let admin = AdminService(
-              core: core, deployer: deployer, archive: archive, logStatistics: { log.statistics() },
-              requestStop: requestStop)
+              core: core, deployer: deployer, archive: archive, log: log, requestStop: requestStop)
             core.join(deployer: deployer, registry: registry) { [unowned admin] in admin.selfDescription }
             try core.listen(admin: admin)
             finish(.success(bound))

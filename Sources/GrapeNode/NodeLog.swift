@@ -19,6 +19,8 @@ struct NodeLog: Sendable {
   var kind: String
   /// Other nodes may work on it, and commits can fail one by one while others succeed.
   var isShared = false
+  /// What topics are on the cluster; nil: there is none.
+  var cluster: ClusterTopics?
   /// Runs the reactor on the thread that it is called on.
   var run: @Sendable (_ reactor: () -> Void) -> Void = { $0() }
   /// To be called by the reactor at the end of each turn.
@@ -87,7 +89,8 @@ struct NodeLog: Sendable {
     do throws(LogError) {
       let log = try KafkaEventLog(kafka)
       return NodeLog(
-        log: log, kind: "kafka", isShared: true, statistics: { ["kind": "kafka", "brokers": .string(brokers)] },
+        log: log, kind: "kafka", isShared: true, cluster: ClusterTopics(kafka),
+        statistics: { ["kind": "kafka", "brokers": .string(brokers)] },
         lock: lock)
     } catch {
       throw NodeError("the log on Kafka (\(kafka.bootstrapServers)) cannot be opened: \(error.message)")

@@ -31,7 +31,8 @@ struct KafkaAdmin: Sendable {
     defer { rd_kafka_event_destroy(event) }
     let code = rd_kafka_event_error(event)
     guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-      throw KafkaError.log(code, doing, detail: rd_kafka_event_error_string(event).map { String(cString: $0) })
+      throw KafkaError.administration(
+        code, doing, detail: rd_kafka_event_error_string(event).map { String(cString: $0) })
     }
     return try read(event)
   }
@@ -73,13 +74,16 @@ struct KafkaAdmin: Sendable {
     for place in 0..<count {
       let code = rd_kafka_topic_result_error(results![place])
       guard code != RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
-      throw KafkaError.log(
+      throw KafkaError.administration(
         code, doing, detail: rd_kafka_topic_result_error_string(results![place]).map { String(cString: $0) })
     }
   }
 
-  /// Settings of topics: all, or those given to the topic itself. A topic that is gone meanwhile is left out.
-  func topicSettings(_ names: [String], ownOnly: Bool = false) throws(LogError) -> [String: [String: String]] {
+  /// Settings of topics: all, or those given to the topic itself. A topic that is gone meanwhile is left out, and with
+  /// `isLenient` one that may not be described, too: it may be somebody else's.
+  func topicSettings(
+    _ names: [String], ownOnly: Bool = false, isLenient: Bool = false
+  ) throws(LogError) -> [String: [String: String]] {
     if names.isEmpty { return [:] }
     var resources: [OpaquePointer?] = names.map { rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, $0) }
     let owned = resources
@@ -95,7 +99,10 @@ struct KafkaAdmin: Sendable {
         let name = String(cString: rd_kafka_ConfigResource_name(resource))
         let code = rd_kafka_ConfigResource_error(resource)
         if code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART { continue }
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError.log(code, "describing topic \(name)") }
+        if isLenient, KafkaError.isAuthorization(code) { continue }
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+          throw KafkaError.administration(code, "describing topic \(name)")
+        }
         found[name] = entries(of: resource, ownOnly: ownOnly)
       }
       return found
@@ -129,7 +136,7 @@ struct KafkaAdmin: Sendable {
       for place in 0..<count {
         let code = rd_kafka_ConfigResource_error(results![place])
         guard code != RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
-        throw KafkaError.log(
+        throw KafkaError.administration(
           code, doing, detail: rd_kafka_ConfigResource_error_string(results![place]).map { String(cString: $0) })
       }
     }

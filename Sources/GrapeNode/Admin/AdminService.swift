@@ -14,20 +14,18 @@ final class AdminService {
   let deployer: Deployer
   let archive: StateArchive
   var stateJobs = StateJobs()
-  /// Figures of the log, for `stats`.
-  private let logStatistics: () -> JSONValue
+  let log: NodeLog
   /// Begins the node's orderly stop.
   private let requestStop: () -> Void
   private let started = grape_monotonic_ns()
 
   init(
-    core: NodeCore, deployer: Deployer, archive: StateArchive, logStatistics: @escaping () -> JSONValue,
-    requestStop: @escaping () -> Void
+    core: NodeCore, deployer: Deployer, archive: StateArchive, log: NodeLog, requestStop: @escaping () -> Void
   ) {
     self.core = core
     self.deployer = deployer
     self.archive = archive
-    self.logStatistics = logStatistics
+    self.log = log
     self.requestStop = requestStop
   }
 
@@ -57,6 +55,7 @@ final class AdminService {
       case "stats": respond(.success(statistics))
       case "log.topics":
         inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in try await Self.topics(log) }
+      case "log.plan": respond(.success(topicPlan))
       case "state.read": try readState(request, respond: answer)
       case "state.write": try writeState(request, blob: blob, respond: answer)
       case "state.backup", "state.verify", "state.restore": try beginStateJob(operation, request, respond)
@@ -96,8 +95,10 @@ final class AdminService {
     [
       "node": .string(core.configuration.name.text), "version": .string(GrapeVersion.current),
       "pid": JSONValue(getpid()),
-      "dataDirectory": .string(core.configuration.dataDirectory), "uptimeMs": .int(uptime), "log": "embedded",
-      "protocol": 1, "socket": .string(core.configuration.socket), "problem": JSONValue(core.gate.failure?.description),
+      "dataDirectory": .string(core.configuration.dataDirectory), "uptimeMs": .int(uptime),
+      "log": .string(log.kind), "brokers": JSONValue(log.cluster?.brokers),
+      "namespace": JSONValue(log.cluster?.namespace), "protocol": 1, "socket": .string(core.configuration.socket),
+      "problem": JSONValue(core.gate.failure?.description),
     ]
   }
 
@@ -136,7 +137,7 @@ final class AdminService {
     core.intake.flush()
     return [
       "timeMs": .int(grape_realtime_ms()), "node": .string(core.configuration.name.text), "uptimeMs": .int(uptime),
-      "log": logStatistics(), "apps": .array(sortedEngines.map { statistics($0) }),
+      "log": log.statistics(), "apps": .array(sortedEngines.map { statistics($0) }),
     ]
   }
 
@@ -257,51 +258,5 @@ final class AdminService {
     }
     engine.applicationLog.whenLonger(than: after, once)
     core.reactor.schedule(after: wait * 1_000_000, once)
-  }
-
-  // MARK: The log
-
-  private static func topics(_ log: any EventLog) async throws(StatusError) -> JSONValue {
-    do throws(LogError) {
-      var topics: [JSONValue] = []
-      for topic in try await log.topics() {
-        var partitions: [JSONValue] = []
-        for partition in 0..<topic.configuration.partitions {
-          let bounds = try await log.bounds(of: TopicPartition(topic.name, partition))
-          partitions.append(
-            ["partition": JSONValue(partition), "start": .int(bounds.start), "end": .int(bounds.end)])
-        }
-        topics.append(["name": .string(topic.name), "partitions": .array(partitions)])
-      }
-      return ["topics": .array(topics)]
-    } catch {
-      throw StatusError(error)
-    }
-  }
-
-  private func offsets(_ request: JSONValue, _ respond: @escaping (Answer) -> Void) throws(StatusError) {
-    guard let topic = request["topic"]?.string, let time = request["timeMs"]?.int else {
-      throw StatusError(.badRequest, "log.offsets takes \"topic\" and \"timeMs\"")
-    }
-    inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in
-      do throws(LogError) {
-        guard let description = try await log.topics().first(where: { $0.name == topic }) else {
-          throw LogError(.noSuchTopic, "no topic \"\(topic)\"")
-        }
-        var partitions: [JSONValue] = []
-        for partition in 0..<description.configuration.partitions {
-          let place = TopicPartition(topic, partition)
-          let bounds = try await log.bounds(of: place)
-          partitions.append(
-            [
-              "partition": JSONValue(partition), "offset": .int(try await log.offset(of: place, at: time)),
-              "start": .int(bounds.start), "end": .int(bounds.end),
-            ])
-        }
-        return ["topic": .string(topic), "partitions": .array(partitions)]
-      } catch {
-        throw StatusError(error)
-      }
-    }
   }
 }

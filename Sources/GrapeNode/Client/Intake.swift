@@ -171,6 +171,7 @@ extension StatusError {
       case .tooLarge: .tooLarge
       case .busy: .queueFull
       case .topicExists: .conflict
+      case .unauthorized: .unauthorized
       case .failed, .closed, .corrupt, .noSpace: .unavailable
       default: .internal
       }

@@ -36,9 +36,6 @@ final class ClusterView {
     table = NodeTable(now: reactor.now)
   }
 
-  /// How the topic is kept: what nodes say is of no use after a while.
-  static let configuration = TopicConfiguration(partitions: 1, retentionMilliseconds: 600_000)
-
   /// Begins to speak and to listen.
   func start() {
     speak()
