@@ -38,6 +38,7 @@ struct NodeLog: Sendable {
   }
 
   private static func openEmbedded(_ configuration: NodeConfiguration, _ logger: Logger) throws(NodeError) -> NodeLog {
+    try LogMarker.check(configuration.dataDirectory, namespace: nil)
     var options = CommitLogOptions()
     options.segmentBytes = configuration.segmentBytes
     options.tailCacheBytes = configuration.cacheBytes
@@ -78,6 +79,7 @@ struct NodeLog: Sendable {
     do throws(LogError) { lock = try DirectoryStorage(owning: configuration.dataDirectory) } catch {
       throw NodeError(error.message)
     }
+    try LogMarker.check(configuration.dataDirectory, namespace: kafka.namespace)
     let brokers = kafka.bootstrapServers
     var kafka = kafka
     kafka.transactionalID = configuration.name.text
@@ -88,6 +90,12 @@ struct NodeLog: Sendable {
     }
     do throws(LogError) {
       let log = try KafkaEventLog(kafka)
+      do throws(NodeError) {
+        try LogMarker.write(configuration.dataDirectory, namespace: kafka.namespace)
+      } catch {
+        log.close {}
+        throw LogError(.failed, error.message)
+      }
       return NodeLog(
         log: log, kind: "kafka", isShared: true, cluster: ClusterTopics(kafka),
         statistics: { ["kind": "kafka", "brokers": .string(brokers)] },

@@ -12,9 +12,6 @@ struct NodeSettingsOptions: ParsableArguments {
       "The node's configuration file. Default: GRAPE_SERVE_CONFIG, else none.", valueName: "file"))
   var config: String?
 
-  @Option(help: ArgumentHelp("The node's name. Default: the host's.", valueName: "name"), transform: parseNodeName)
-  var name: String?
-
   @Option(
     help: ArgumentHelp(
       "The log to work on: \"embedded\", or a cluster's as kafka://host:port,host:port/namespace (the namespace may be left out).",
@@ -36,7 +33,6 @@ struct NodeSettingsOptions: ParsableArguments {
   /// What the file, the environment and the options say, each stronger than the one before.
   func settings(and options: NodeSettings = NodeSettings()) throws -> NodeSettings {
     var strongest = options
-    strongest.name = name.map { Placed($0, "--name") }
     try addLog(to: &strongest)
     try addKafkaSettings(to: &strongest)
     let weaker: NodeSettings

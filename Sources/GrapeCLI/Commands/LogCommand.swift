@@ -3,6 +3,7 @@ import Grape
 import GrapeCommitLog
 import GrapeCore
 import GrapeLog
+import GrapeNode
 import GrapeWire
 
 /// `grape log`
@@ -11,56 +12,16 @@ struct LogCommand: ParsableCommand {
     commandName: "log",
     abstract: "The log: its topics, its content, its soundness.",
     discussion: """
-      dump and verify read the files themselves, also while a node is running, and also when none can be started:
-      --data names the data directory then.
+      dump, verify and repair work on the files of the embedded log themselves; dump and verify also while a node is
+      running, and also when none can be started: --data names the data directory then.
 
       EXAMPLES
         grape log topics
+        grape log topics --plan --config node.yaml --app shop --format commands
         grape log dump shop.events --count 10
         grape log verify --data ./node
       """,
-    subcommands: [Topics.self, LogDumpCommand.self, LogVerifyCommand.self, LogRepairCommand.self])
-
-  struct Topics: ParsableCommand {
-    static let configuration = CommandConfiguration(
-      abstract: "List the topics with their partitions' first and next offsets.",
-      discussion: """
-        EXAMPLES
-          grape log topics
-          grape log topics --data ./node --json
-        """)
-    @OptionGroup var place: LogPlace
-
-    func run() throws {
-      try reporting(json: place.options.json) {
-        let answer = try place.data.map { try offline($0) } ?? place.options.connect().ask("log.topics")
-        if place.options.json { return Output.line(answer.text) }
-        var table = Table([
-          ("TOPIC", .left), ("PARTITION", .right), ("START", .right), ("END", .right), ("RECORDS", .right),
-        ])
-        for topic in answer["topics"]?.array ?? [] {
-          for partition in topic["partitions"]?.array ?? [] {
-            let (start, end) = (partition["start"]?.int ?? 0, partition["end"]?.int ?? 0)
-            table.add([
-              topic["name"]?.string ?? "", "\(partition["partition"]?.int ?? 0)", "\(start)", "\(end)",
-              Format.count(end - start),
-            ])
-          }
-        }
-        for line in table.lines { Output.line(line) }
-      }
-    }
-
-    private func offline(_ directory: String) throws -> JSONValue {
-      let topics = try CommitLog.topics(directory: directory).map { topic -> JSONValue in
-        let partitions = topic.bounds.enumerated().map { number, bounds -> JSONValue in
-          ["partition": JSONValue(number), "start": JSONValue(bounds.start), "end": JSONValue(bounds.end)]
-        }
-        return ["name": .string(topic.description.name), "partitions": .array(partitions)]
-      }
-      return ["topics": .array(topics)]
-    }
-  }
+    subcommands: [LogTopicsCommand.self, LogDumpCommand.self, LogVerifyCommand.self, LogRepairCommand.self])
 }
 
 /// Which log a command is about.
@@ -69,13 +30,34 @@ struct LogPlace: ParsableArguments {
   var data: String?
   @OptionGroup var options: NodeOptions
 
-  /// The data directory.
-  func directory() throws -> String {
-    if let data { return data }
-    guard let directory = try options.connect().ask("node.info")["dataDirectory"]?.string else {
+  /// The data directory of a node with the embedded log. `doing` says what its files are wanted for.
+  func directory(_ doing: String) throws -> String {
+    if let data {
+      try LogPlace.checkIsEmbedded(data, doing)
+      return data
+    }
+    let info = try options.connect().ask("node.info")
+    if info["log"]?.string == "kafka" { throw Self.noFiles("node \(info["node"]?.string ?? "")", doing) }
+    guard let directory = info["dataDirectory"]?.string else {
       throw CommandFailure(.internal, "the node does not say where its data is: name the folder with --data")
     }
     return directory
+  }
+
+  /// Fails if the data directory is that of a node on Kafka.
+  static func checkIsEmbedded(_ directory: String, _ doing: String) throws {
+    let namespace: String?
+    do throws(NodeError) { namespace = try LogMarker.namespace(in: directory) } catch {
+      throw CommandFailure(.badInput, error.message)
+    }
+    if namespace != nil { throw noFiles("the node of \(directory)", doing) }
+  }
+
+  private static func noFiles(_ node: String, _ doing: String) -> CommandFailure {
+    CommandFailure(
+      .conflict,
+      "\(node) works on Kafka: it has no files of a log to \(doing). `grape log topics` and `grape tail` read topics there, "
+        + "and Kafka's own tools look after its brokers' files")
   }
 }
 
@@ -107,7 +89,7 @@ struct LogVerifyCommand: ParsableCommand {
           .usage, "--from \(from) --to \(to ?? 0): a range of positions goes from a smaller to a larger one")
       }
       let range = from == 0 && to == nil ? nil : from..<(to ?? .max)
-      let report = try CommitLog.verify(directory: try place.directory(), positions: range) { done, total in
+      let report = try CommitLog.verify(directory: try place.directory("verify"), positions: range) { done, total in
         guard showsProgress, total > 0 else { return }
         Output.writeError("\r\(Format.bytes(done)) of \(Format.bytes(total)), \(done * 100 / total) %\u{1b}[K")
       }

@@ -35,7 +35,7 @@ struct LogDumpCommand: ParsableCommand {
 
   func run() throws {
     try reporting(json: place.options.json) {
-      var scanner = try CommitLogScanner(directory: try place.directory())
+      var scanner = try CommitLogScanner(directory: try place.directory("dump"))
       var left = count ?? .max
       var partitions: Int32?
       let printer = RecordPrinter(json: place.options.json)

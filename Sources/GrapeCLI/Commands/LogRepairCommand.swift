@@ -26,6 +26,7 @@ struct LogRepairCommand: ParsableCommand {
 
   func run() throws {
     try reporting(json: json) {
+      try LogPlace.checkIsEmbedded(data, "repair")
       let showsProgress = Output.errorIsTerminal
       let report = try CommitLog.repair(directory: data, apply: apply) { done, total in
         guard showsProgress, total > 0 else { return }

@@ -53,6 +53,9 @@ struct ServeCommand: AsyncParsableCommand {
   @Option(help: ArgumentHelp("The socket to listen at. Default: node.sock in the data directory.", valueName: "path"))
   var socket: String?
 
+  @Option(help: ArgumentHelp("The node's name. Default: the host's.", valueName: "name"), transform: parseNodeName)
+  var name: String?
+
   @OptionGroup var settings: NodeSettingsOptions
 
   @Option(
@@ -106,6 +109,7 @@ struct ServeCommand: AsyncParsableCommand {
   private var options: NodeSettings {
     var options = NodeSettings()
     options.data = data.map { Placed(absolutePath($0), "--data") }
+    options.name = name.map { Placed($0, "--name") }
     options.socket = socket.map { Placed(absolutePath($0), "--socket") }
     options.logLevel = logLevel.map { Placed($0, "--log-level") }
     options.logFormat = json ? Placed(.json, "--json") : nil

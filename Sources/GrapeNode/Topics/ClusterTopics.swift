@@ -34,7 +34,8 @@ public struct ClusterTopics: Sendable {
   /// The command that creates the topic.
   public func createCommand(_ topic: PlannedTopic) -> String {
     var words = [
-      "kafka-topics.sh", "--bootstrap-server", brokers, "--create", "--topic", name(of: topic.name), "--partitions",
+      "kafka-topics.sh", "--bootstrap-server", brokers, "--create", "--if-not-exists", "--topic", name(of: topic.name),
+      "--partitions",
       String(topic.configuration.partitions),
     ]
     if let replication { words += ["--replication-factor", String(replication)] }
