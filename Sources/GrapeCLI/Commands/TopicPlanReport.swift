@@ -17,7 +17,7 @@ struct TopicPlanReport {
   init(apps: [String], names: [String], settings: NodeSettingsOptions, node: NodeOptions) throws {
     let settings = try settings.settings()
     let answer = try Self.ask(node, settings)
-    var planned = TopicPlan.shared
+    var planned = answer == nil ? TopicPlan.shared(byNodes: settings.isOnKafka) : []
     var names = names
     if names.isEmpty, answer == nil { names = [settings.name?.value ?? hostName()] }
     for name in names { planned += TopicPlan.node(try NodeName(name)) }

@@ -22,6 +22,9 @@ public struct NodeSettings: Hashable, Sendable {
 
   public init() {}
 
+  /// True if the log is a cluster's.
+  public var isOnKafka: Bool { if case .kafka = log?.value { true } else { false } }
+
   /// What is only of use with a log on Kafka.
   public struct Kafka: Hashable, Sendable {
     /// Precedes the names of topics, groups and transactions.
