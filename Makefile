@@ -2,8 +2,6 @@
 
 SWIFT ?= swift
 PREFIX ?= /usr/local
-# The binary carries the Swift libraries with it: it starts faster, and runs where no Swift is installed.
-RELEASE = -c release --product grape --static-swift-stdlib
 BINARY = .build/release/grape
 # Swift files under version control: what dependencies bring along is not ours to format.
 SWIFT_FILES = git ls-files -z '*.swift'
@@ -18,7 +16,7 @@ setup: ## Installs what is missing (Debian packages); asks sudo unless run as ro
 	@FULL=$(FULL) scripts/setup.sh
 
 build: setup ## Builds .build/release/grape
-	$(SWIFT) build $(RELEASE)
+	@SWIFT='$(SWIFT)' scripts/build_release.sh
 
 demo: build ## Runs the flights example on a node of its own and checks the result; FULL=1: the whole year; CHAOS=1: workers and node are killed meanwhile
 	@FULL=$(FULL) CHAOS=$(CHAOS) GRAPE=$(BINARY) Examples/flights/demo.sh

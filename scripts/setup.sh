@@ -2,7 +2,9 @@
 # Installs what building, testing and the demo need and is not there yet. Does nothing if all is there.
 #
 #   scripts/setup.sh            installs (Debian, Ubuntu and their kin; asks sudo unless run as root)
-#   scripts/setup.sh --check    only says what is missing; exit code 1 if something is
+#   scripts/setup.sh --build    only what building needs
+#   scripts/setup.sh --runtime  only what the binary needs where it runs
+#   … --check                   only says what is missing; exit code 1 if something is
 #
 # Swift is not installed by this script: it has an installer of its own.
 set -eu
@@ -10,14 +12,18 @@ set -eu
 swift_major=6
 swift_minor=3
 check_only=false
-case "${1:-}" in
-  '') ;;
-  --check) check_only=true ;;
-  *)
-    echo "usage: scripts/setup.sh [--check]" >&2
-    exit 64
-    ;;
-esac
+purpose=everything
+for option in "$@"; do
+  case "$option" in
+    --check) check_only=true ;;
+    --build) purpose=building ;;
+    --runtime) purpose=running ;;
+    *)
+      echo "usage: scripts/setup.sh [--build | --runtime] [--check]" >&2
+      exit 64
+      ;;
+  esac
+done
 
 fail() {
   echo "setup: $*" >&2
@@ -31,6 +37,31 @@ has() {
 # The Debian packages that are missing, one after the other. Each is judged by what it is needed for, not by name: a
 # python3 or zstd from elsewhere is as good.
 missing_packages() {
+  case $purpose in
+    running) missing_to_run ;;
+    building) missing_to_build ;;
+    *)
+      missing_to_build
+      missing_to_test
+      ;;
+  esac
+}
+
+missing_to_run() {
+  has_library libzstd.so.1 || echo libzstd1
+  has_library liblmdb.so.0 || echo liblmdb0
+  has_library libz.so.1 || echo zlib1g
+  has_library librdkafka.so.1 || echo librdkafka1
+  has_library libstdc++.so.6 || echo libstdc++6
+  python3 -c 'import ctypes, json' 2>/dev/null || echo python3 # workers in Python
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates # clusters with TLS
+}
+
+has_library() {
+  PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q "^[[:space:]]*$1 "
+}
+
+missing_to_build() {
   has git || echo git # the package manager fetches the dependencies with it
   if has pkg-config; then
     pkg-config --exists libzstd || echo libzstd-dev # compression of record batches and packages
@@ -40,14 +71,18 @@ missing_packages() {
   else
     echo pkg-config libzstd-dev liblmdb-dev zlib1g-dev librdkafka-dev
   fi
+}
+
+missing_to_test() {
   has zstd || echo zstd # unpacks the data of the flights example
   if has python3; then
     # Tests that compare with other implementations have them in a virtual environment.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    python3 -c 'import yaml' 2>/dev/null || echo python3-yaml # tests of what Docker/ holds
     # The flights of the whole year (make demo FULL=1) are fetched with pip.
     [ "${FULL:-0}" != 1 ] || python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
   else
-    echo python3 python3-venv
+    echo python3 python3-venv python3-yaml
   fi
 }
 
@@ -109,5 +144,11 @@ if [ -n "$missing" ]; then
   [ -z "$missing" ] || fail "still missing after the installation: $missing
   Perhaps another python3 or pkg-config comes first on the PATH than the system's: $(command -v python3 pkg-config | tr '\n' ' ')"
 fi
-check_python
-check_swift
+case $purpose in
+  running) check_python ;;
+  building) check_swift ;;
+  *)
+    check_python
+    check_swift
+    ;;
+esac
