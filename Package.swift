@@ -144,7 +144,12 @@ let package = Package(
         "GrapeEngine", "GrapeStore", "GrapeWorkers", "GrapeReactor", "GrapeTestKit", "GrapeLog", "GrapeCore",
         "GrapeWire",
       ]),
-    .testTarget(name: "GrapeNodeTests", dependencies: ["GrapeNode", "GrapeCore", "GrapeWire"]),
+    .testTarget(
+      name: "GrapeNodeTests",
+      dependencies: [
+        "GrapeNode", "GrapePackages", "GrapeKafka", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire",
+        .product(name: "Logging", package: "swift-log"),
+      ]),
     .testTarget(
       name: "GrapeEngineSimulationTests", dependencies: ["GrapeEngineSimulation", "GrapeCommitLogSimulation"]),
   ],

@@ -30,7 +30,8 @@ extension AdminService {
   var topicPlan: JSONValue {
     let apps = core.engines.values.sorted { $0.name < $1.name }.map(\.deployment.manifest)
     let topics =
-      TopicPlan.shared(byNodes: log.isShared) + TopicPlan.node(core.configuration.name) + apps.flatMap { TopicPlan.application($0) }
+      TopicPlan.shared(byNodes: log.isShared) + TopicPlan.node(core.configuration.name)
+      + apps.flatMap { TopicPlan.application($0) }
     return [
       "node": .string(core.configuration.name.text), "log": .string(log.kind),
       "cluster": log.cluster.map(\.json) ?? .null, "topics": .array(topics.map(\.json)),

@@ -41,7 +41,9 @@ struct NodeTable {
     entries[name] = Entry(
       description: description, heardAt: isOld ? nil : now, hasLeft: description["left"]?.bool ?? false)
     guard entries.count > Self.limit else { return }
-    if let oldest = entries.min(by: { ($0.value.heardAt ?? 0) < ($1.value.heardAt ?? 0) })?.key { entries[oldest] = nil }
+    if let oldest = entries.min(by: { ($0.value.heardAt ?? 0) < ($1.value.heardAt ?? 0) })?.key {
+      entries[oldest] = nil
+    }
   }
 
   func condition(of entry: Entry, now: Int64) -> Condition {
