@@ -9,6 +9,8 @@ public enum HeaderName {
   public static let replyStatus: StaticString = "g.s"
   public static let deadLetter: StaticString = "g.x"
   public static let traceparent: StaticString = "traceparent"
+  /// Where an event that came from a topic of somebody else's stood there: `TOPIC/PARTITION:OFFSET`.
+  public static let source: StaticString = "grape-source"
 
   /// Whether a header's name is reserved.
   @inlinable

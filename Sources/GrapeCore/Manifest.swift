@@ -9,6 +9,8 @@ public struct Manifest: Hashable, Sendable {
   public static let partitionBounds = 1...1024
   /// Most slots, and most signals, of one application.
   public static let maximumSlots = 1000
+  /// Most topics that one application reads beside its own.
+  public static let maximumSources = 256
   /// Most names in one list of emitted names or targets.
   public static let maximumEmits = 256
 
@@ -22,6 +24,8 @@ public struct Manifest: Hashable, Sendable {
   public var slots: [Slot]
   /// In the order of the file.
   public var signals: [Signal]
+  /// Topics that are not Grape's and whose records come to slots of this application. In the order of the file.
+  public var sources: [Source]
   /// Patterns of the files that belong to the package; empty: all.
   public var include: [String]
   /// Patterns of files that do not, applied after the default ones.
@@ -32,7 +36,8 @@ public struct Manifest: Hashable, Sendable {
 
   public init(
     name: AppName, description: String = "", runtime: Runtime, partitions: Int = 4, slots: [Slot],
-    signals: [Signal] = [], include: [String] = [], exclude: [String] = [], config: JSONValue = .object([]),
+    signals: [Signal] = [], sources: [Source] = [], include: [String] = [], exclude: [String] = [],
+    config: JSONValue = .object([]),
     profile: Profile = Profile()
   ) {
     self.name = name
@@ -41,6 +46,7 @@ public struct Manifest: Hashable, Sendable {
     self.partitions = partitions
     self.slots = slots
     self.signals = signals
+    self.sources = sources
     self.include = include
     self.exclude = exclude
     self.config = config
@@ -101,7 +107,7 @@ public struct Manifest: Hashable, Sendable {
     }
   }
 
-  /// A name that handlers emit without knowing who listens: each event goes to all slots connected.
+  /// A name that handlers emit without knowing who listens: each event goes to all slots and topics connected.
   public struct Signal: Hashable, Sendable {
     public var name: EventName
     public var description: String
@@ -109,12 +115,18 @@ public struct Manifest: Hashable, Sendable {
     public var slots: [Target]
     /// Slots that are connected if they are there.
     public var optional: [Target]
+    /// Topics that are not Grape's: they get the event as a plain record, without Grape's headers.
+    public var topics: [TopicName]
 
-    public init(name: EventName, description: String = "", slots: [Target] = [], optional: [Target] = []) {
+    public init(
+      name: EventName, description: String = "", slots: [Target] = [], optional: [Target] = [],
+      topics: [TopicName] = []
+    ) {
       self.name = name
       self.description = description
       self.slots = slots
       self.optional = optional
+      self.topics = topics
     }
   }
 

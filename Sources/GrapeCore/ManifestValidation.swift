@@ -13,6 +13,7 @@ extension Manifest {
     }
     slotProblems(&problems)
     signalProblems(&problems)
+    sourceProblems(&problems)
     for problem in profile.problems() {
       problems.append(FieldProblem(FieldPath([.key("profile")] + problem.path.steps), problem.message))
     }
@@ -137,6 +138,7 @@ extension Manifest {
           }
         }
       }
+      topicProblems(signal.topics, path.key("topics"), &problems)
     }
   }
 

@@ -25,6 +25,10 @@ public struct TopologyProblem: Hashable, Sendable, CustomStringConvertible {
     case noSuchApp
     /// One application is in the set twice.
     case deployedTwice
+    /// A source or a sink is a topic that is not in the log.
+    case missingTopic
+    /// A source or a sink is a topic of a deployed application.
+    case topicOfApp
   }
 
   public var kind: Kind
@@ -50,8 +54,10 @@ extension Topology {
   /// other.
   ///
   /// Refused if one of them emits to a slot that would not be there, if a slot would be gone that others emit to, or
-  /// if a number of partitions would change.
-  public func deploying(_ added: [Manifest]) throws(TopologyError) -> Topology {
+  /// if a number of partitions would change, or if a source or a sink is no topic that it could be.
+  ///
+  /// - Parameter topics: all topics of the log; nil: whether sources and sinks are there is not looked at.
+  public func deploying(_ added: [Manifest], topics: Set<String>? = nil) throws(TopologyError) -> Topology {
     let next = Topology(manifests + added)
     let names = Set(added.map(\.name))
     var problems: [TopologyProblem] = []
@@ -64,6 +70,7 @@ extension Topology {
     for name in names.sorted() {
       guard let manifest = next.manifest(of: name) else { continue }
       problems += next.missingTargets(of: manifest)
+      problems += next.topicProblems(of: manifest, topics: topics)
       if let old = self.manifest(of: name) {
         problems += next.lostSlots(from: old, excluding: names)
         if old.partitions != manifest.partitions {

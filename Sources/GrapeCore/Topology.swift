@@ -52,7 +52,12 @@ public struct Topology: Sendable {
   /// A name that leads to a required slot which is not there (its application was removed by force) is left out, so
   /// that emitting it fails instead of losing the event. Optional destinations that are not there are left out of
   /// their name's list.
-  public func routes(of app: AppName) -> [Manifest.Target: [RouteDestination]] {
+  ///
+  /// - Parameter topics: the topics of the log that are not Grape's, with their numbers of partitions. A name that leads to
+  ///   one that is not among them is left out like one that leads to a missing slot.
+  public func routes(
+    of app: AppName, topics: [TopicName: Int32] = [:]
+  ) -> [Manifest.Target: [RouteDestination]] {
     guard let manifest = manifest(of: app) else { return [:] }
     var routes: [Manifest.Target: [RouteDestination]] = [:]
     // An optional mention first: a required one of the same name overrules it.
@@ -61,10 +66,16 @@ public struct Topology: Sendable {
     ] {
       for target in targets {
         let ends = ends(of: target, in: manifest)
+        let sinks = sinks(of: target, in: manifest)
         if !optional, ends.contains(where: { !$0.optional && !hasSlot($0.address) }) {
           routes[target] = nil
+        } else if sinks.contains(where: { topics[$0] == nil }) {
+          // Also where the name itself is optional: the signal is there, and says that the topic must be.
+          routes[target] = nil
         } else {
-          routes[target] = ends.compactMap { destination($0.address) }.sorted()
+          routes[target] =
+            ends.compactMap { destination($0.address) }.sorted()
+            + sinks.sorted().map { RouteDestination(externalTopic: $0, partitions: topics[$0] ?? 1) }
         }
       }
     }
@@ -80,6 +91,12 @@ public struct Topology: Sendable {
     guard let manifest = manifest(of: address.app), manifest.slot(address.event) != nil else { return nil }
     return RouteDestination(
       address: address, topic: address.app.eventsTopic, partitions: Int32(clamping: manifest.partitions))
+  }
+
+  /// Topics that are not Grape's and that a name leads to.
+  private func sinks(of target: Manifest.Target, in manifest: Manifest) -> [TopicName] {
+    guard case .local(let name) = target else { return [] }
+    return manifest.signal(name)?.topics ?? []
   }
 
   /// A slot that a name leads to.
@@ -129,9 +146,9 @@ public struct Topology: Sendable {
 
 /// Where one copy of an emitted event is written.
 public struct RouteDestination: Hashable, Comparable, Sendable {
-  /// The slot it is for.
-  public var address: EventAddress
-  /// The input topic of the slot's application.
+  /// The slot it is for; nil: the topic is not Grape's, and gets plain records.
+  public var address: EventAddress?
+  /// The input topic of the slot's application, or the topic that is not Grape's.
   public var topic: String
   /// The topic's number of partitions.
   public var partitions: Int32
@@ -142,5 +159,23 @@ public struct RouteDestination: Hashable, Comparable, Sendable {
     self.partitions = partitions
   }
 
-  public static func < (left: RouteDestination, right: RouteDestination) -> Bool { left.address < right.address }
+  /// A topic that is not Grape's.
+  public init(externalTopic topic: TopicName, partitions: Int32) {
+    address = nil
+    self.topic = topic.text
+    self.partitions = partitions
+  }
+
+  /// The topic is not Grape's.
+  public var isExternal: Bool { address == nil }
+
+  /// Slots in order of address, then topics in order of name.
+  public static func < (left: RouteDestination, right: RouteDestination) -> Bool {
+    switch (left.address, right.address) {
+    case (let left?, let right?): left < right
+    case (_?, nil): true
+    case (nil, _?): false
+    case (nil, nil): left.topic < right.topic
+    }
+  }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import GrapeCore
 
 /// Where to begin reading a topic.
 enum ReadPosition: Equatable {

@@ -34,7 +34,7 @@ struct StateImportLine {
     func bytes(_ name: String) throws(Problem) -> ByteSlice {
       let text = try optional(name, "text", { $0.string })
       let packed = try optional(
-        name + "Base64", "base64, with padding", { $0.string.flatMap { Payload.bytes(base64: $0) } })
+        name + "Base64", "base64, with padding", { $0.string.flatMap { Base64.bytes($0) } })
       switch (text, packed) {
       case (let text?, nil): return ByteSlice(text)
       case (nil, let packed?): return packed

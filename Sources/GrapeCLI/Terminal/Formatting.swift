@@ -1,3 +1,4 @@
+import GrapeCore
 import GrapeWire
 
 /// Figures and times as people read them.

@@ -2,7 +2,8 @@ internal import GrapeCore
 
 extension FieldReader {
   private static let manifestFields = [
-    "grape", "name", "description", "runtime", "entry", "command", "partitions", "slots", "signals", "include",
+    "grape", "name", "description", "runtime", "entry", "command", "partitions", "slots", "signals", "sources",
+    "include",
     "exclude",
     "config", "profile",
   ]
@@ -11,7 +12,9 @@ extension FieldReader {
     "version": "grape (the format's version; a package's own version is the hash of its content)", "type": "runtime",
     "language": "runtime", "main": "entry", "script": "entry", "product": "entry", "handlers": "slots",
     "workers": "profile.workers", "environment": "profile.environment", "retry": "profile.retry",
-    "durability": "profile.durability",
+    "durability": "profile.durability", "topics": "sources", "inputs": "sources",
+    "sinks": "signals (a signal's \"topics\" are where its events go besides slots)",
+    "outputs": "signals (a signal's \"topics\" are where its events go besides slots)",
   ]
 
   /// Reads a manifest. What is missing or wrong is reported and replaced by something harmless.
@@ -40,7 +43,7 @@ extension FieldReader {
       description: text(fields["description"], path.key("description"), example: "Parses flights.") ?? "",
       runtime: runtime,
       partitions: integer(fields["partitions"], path.key("partitions"), example: 4) ?? 4,
-      slots: slots, signals: signals,
+      slots: slots, signals: signals, sources: sources(fields["sources"]),
       include: patterns(fields["include"], path.key("include")),
       exclude: patterns(fields["exclude"], path.key("exclude")),
       config: config,
@@ -151,14 +154,17 @@ extension FieldReader {
         result.append(Manifest.Signal(name: name, slots: list))
         continue
       }
-      let fields = fields(signal.value, path, allowed: ["slots", "optional", "description"])
+      let fields = fields(
+        signal.value, path, allowed: ["slots", "optional", "description", "topics"],
+        meant: ["topic": "topics (a list)", "sinks": "topics", "slot": "slots (a list)"])
       result.append(
         Manifest.Signal(
           name: name,
           description: text(fields["description"], path.key("description"), example: "A flight with all it lacks.")
             ?? "",
           slots: targets(fields["slots"], path.key("slots")),
-          optional: targets(fields["optional"], path.key("optional"))))
+          optional: targets(fields["optional"], path.key("optional")),
+          topics: topics(fields["topics"], path.key("topics"))))
     }
     return result
   }

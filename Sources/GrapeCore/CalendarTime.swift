@@ -1,14 +1,17 @@
 /// A time of day in UTC, with milliseconds: ISO 8601 text to and from milliseconds since 1970.
 ///
 /// Days to dates and back by counting from 1 March in eras of 400 years, which puts the leap day last.
-struct CalendarTime: Hashable {
-  var year: Int64
-  var month: Int64
-  var day: Int64
+public struct CalendarTime: Hashable, Sendable {
+  public var year: Int64
+  /// 1 to 12.
+  public var month: Int64
+  /// 1 to 31.
+  public var day: Int64
   /// Milliseconds since midnight.
-  var millisecondOfDay: Int64
+  public var millisecondOfDay: Int64
 
-  init(milliseconds: Int64) {
+  /// The time so many milliseconds after 1970 began (UTC).
+  public init(milliseconds: Int64) {
     let perDay: Int64 = 86_400_000
     let remainder = milliseconds % perDay
     millisecondOfDay = remainder < 0 ? remainder + perDay : remainder
@@ -24,7 +27,7 @@ struct CalendarTime: Hashable {
   }
 
   /// Milliseconds since 1970 UTC.
-  var milliseconds: Int64 {
+  public var milliseconds: Int64 {
     let shiftedYear = month <= 2 ? year - 1 : year
     let era = (shiftedYear >= 0 ? shiftedYear : shiftedYear - 399) / 400
     let yearOfEra = shiftedYear - era * 400
@@ -34,7 +37,7 @@ struct CalendarTime: Hashable {
   }
 
   /// `2013-01-31T12:05:07.123Z`
-  var text: String {
+  public var text: String {
     func padded(_ value: Int64, _ width: Int) -> String {
       let digits = String(value)
       return String(repeating: "0", count: max(0, width - digits.count)) + digits
@@ -45,7 +48,7 @@ struct CalendarTime: Hashable {
   }
 
   /// Reads `2013-01-31`, `2013-01-31T12:05`, `…:07`, `…:07.123`, each with `Z`, `+02:00` or nothing (UTC) behind a time.
-  init?(_ text: String) {
+  public init?(_ text: String) {
     var bytes = Array(text.utf8)[...]
     func digits(_ count: Int) -> Int64? {
       guard bytes.count >= count, bytes.prefix(count).allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
