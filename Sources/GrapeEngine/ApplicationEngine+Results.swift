@@ -79,6 +79,8 @@ extension ApplicationEngine {
       header = try target.scanner.scan(output.batch, from: .worker, checkingCRC: !crcLeft, counts: &counts)
       counted.append(
         (target, Arrival(partition: output.partition, counts: counts, timestamp: header.maxTimestamp)))
+    } else if let partitions = deployment.externalTopics[output.topic] {
+      header = try checkExternal(output, partitions: partitions, crcLeft: crcLeft)
     } else {
       guard let reply = try checkReply(output, crcLeft: crcLeft) else { return nil }
       header = reply

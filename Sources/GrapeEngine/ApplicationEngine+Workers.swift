@@ -154,10 +154,15 @@ extension ApplicationEngine {
       JSONValue.Member(
         target.description,
         .array(
-          destinations.map {
-            [
-              "topic": .string($0.topic), "event": .string($0.address.event.text),
-              "partitions": JSONValue($0.partitions),
+          destinations.map { destination in
+            guard let address = destination.address else {
+              return [
+                "topic": .string(destination.topic), "partitions": JSONValue(destination.partitions), "external": true,
+              ]
+            }
+            return [
+              "topic": .string(destination.topic), "event": .string(address.event.text),
+              "partitions": JSONValue(destination.partitions),
             ]
           }))
     }

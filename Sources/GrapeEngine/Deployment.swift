@@ -11,13 +11,26 @@ public struct Deployment: Sendable {
   /// Where the package is unpacked.
   public var directory: String
   /// What each name that its handlers may emit leads to.
-  public var routes: [Manifest.Target: [RouteDestination]]
+  public var routes: [Manifest.Target: [RouteDestination]] {
+    didSet { externalTopics = Self.externalTopics(in: routes) }
+  }
+  /// Topics that are not Grape's and that the handlers may write to, with their numbers of partitions.
+  public private(set) var externalTopics: [String: Int32]
 
   public init(manifest: Manifest, version: String, directory: String, routes: [Manifest.Target: [RouteDestination]]) {
     self.manifest = manifest
     self.version = version
     self.directory = directory
     self.routes = routes
+    externalTopics = Self.externalTopics(in: routes)
+  }
+
+  private static func externalTopics(in routes: [Manifest.Target: [RouteDestination]]) -> [String: Int32] {
+    var topics: [String: Int32] = [:]
+    for destination in routes.values.joined() where destination.isExternal {
+      topics[destination.topic] = destination.partitions
+    }
+    return topics
   }
 
   public var profile: Profile { manifest.profile }

@@ -83,8 +83,7 @@ extension AdminService {
       do throws(StatusError) {
         try await Self.finishing(reactor) { finish in core.value.remove(name, force: force, completion: finish) }
         try await deployer.remove(name.text)
-        let topics = [name.eventsTopic, name.deadLettersTopic, name.stateTopic, name.writesTopic, name.requestsTopic]
-        result = .success(["app": .string(name.text), "topics": JSONValue(strings: topics)])
+        result = .success(["app": .string(name.text), "topics": JSONValue(strings: name.topics)])
       } catch {
         result = .failure(error)
       }

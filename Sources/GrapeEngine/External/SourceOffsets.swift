@@ -1,0 +1,33 @@
+internal import GrapeLog
+internal import GrapeReactor
+
+/// What a consumer group has committed, asked of the log once for all who want to know it in one turn of the reactor.
+final class SourceOffsets {
+  typealias Answer = Result<[TopicPartition: CommittedOffset], LogError>
+
+  private let group: String
+  private let log: any EventLog
+  private let reactor: Reactor
+  private var waiting: [(Answer) -> Void] = []
+
+  init(group: String, log: any EventLog, reactor: Reactor) {
+    self.group = group
+    self.log = log
+    self.reactor = reactor
+  }
+
+  /// `completion` gets what the group had committed at some moment after this call.
+  func get(_ completion: @escaping (Answer) -> Void) {
+    waiting.append(completion)
+    guard waiting.count == 1 else { return }
+    reactor.deferred { [self] in
+      let asking = waiting
+      waiting = []
+      log.committedOffsets(
+        group: group,
+        completion: reactor.completion { answer in
+          for completion in asking { completion(answer) }
+        })
+    }
+  }
+}
