@@ -21,6 +21,8 @@ final class NodeCore {
   /// By application, as `engines`.
   private(set) var requests: [String: RequestTable] = [:]
   private(set) var topology = Topology()
+  /// Topics that are not Grape's.
+  let external: ExternalTopics
   private var sessions: [ObjectIdentifier: ClientSession] = [:]
   private let sources = SourceTable()
   /// Connections that have not been welcomed.
@@ -58,6 +60,9 @@ final class NodeCore {
     self.logger = logger
     gate = CommitGate(log: log, reactor: reactor)
     intake = Intake(gate: gate)
+    external = ExternalTopics(
+      reactor: reactor, gate: gate, eventLimit: configuration.eventLimit, batchLimit: FrameHeader.defaultLimit,
+      logger: logger)
     gate.onFailure = { [logger] error in
       logger.critical(
         sharesLog
@@ -135,7 +140,7 @@ final class NodeCore {
         "\(manifest.name) has \(engine.partitions) partitions, which are fixed once deployed; the manifest says \(manifest.partitions)"
       )
     }
-    do throws(TopologyError) { return try topology.deploying([manifest]) } catch {
+    do throws(TopologyError) { return try topology.deploying([manifest], topics: external.names) } catch {
       throw StatusError(.conflict, error.description)
     }
   }
@@ -147,13 +152,14 @@ final class NodeCore {
   ) {
     do throws(StatusError) { topology = try check(manifest) } catch { return completion(.failure(error)) }
     let deployment = Deployment(
-      manifest: manifest, version: version, directory: directory, routes: topology.routes(of: manifest.name))
+      manifest: manifest, version: version, directory: directory, routes: routes(of: manifest.name))
     let done: (Result<Void, StatusError>) -> Void = { [self] result in
       if case .success = result { reroute(except: manifest.name.text) }
       completion(result)
+      watchTopics()
     }
     if let engine = engines[manifest.name.text] {
-      engine.replace(with: deployment) { done(.success(())) }
+      replace(engine, with: deployment) { done($0) }
     } else {
       let engine = ApplicationEngine(
         deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(manifest.name).log")
@@ -171,20 +177,32 @@ final class NodeCore {
     requests[name] = table
     engine.start(stopped: stopped) { result in
       guard case .success = result else { return completion(result) }
-      table.start { completion($0.map { .failure($0) } ?? .success(())) }
+      table.start { [self] error in
+        if let error { return completion(.failure(error)) }
+        completion(stopped ? .success(()) : startSources(engine))
+      }
     }
   }
 
   /// Installs what the registry names when the node starts: all at once, as they may emit to each other.
   func restore(_ apps: [InstalledApp], completion: @escaping (Result<Void, StatusError>) -> Void) {
     topology = Topology(apps.map(\.manifest))
+    guard topology.usesExternalTopics else { return restoreKnown(apps, completion: completion) }
+    refreshTopics { [self] result in
+      if case .failure = result { return completion(result) }
+      restoreKnown(apps, completion: completion)
+      watchTopics()
+    }
+  }
+
+  private func restoreKnown(_ apps: [InstalledApp], completion: @escaping (Result<Void, StatusError>) -> Void) {
     var missing = apps.count
     if missing == 0 { return completion(.success(())) }
     var failure: StatusError?
     for app in apps {
       let deployment = Deployment(
         manifest: app.manifest, version: app.version, directory: app.directory,
-        routes: topology.routes(of: app.manifest.name))
+        routes: routes(of: app.manifest.name))
       let engine = ApplicationEngine(
         deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(app.manifest.name).log")
       start(engine, stopped: app.isStopped) { result in
@@ -206,13 +224,13 @@ final class NodeCore {
     engines[app.text] = nil
     requests.removeValue(forKey: app.text)?.close()
     reroute(except: app.text)
-    engine.stop { engine.leave { completion(.success(())) } }
+    external.stop(app.text) { engine.stop { engine.leave { completion(.success(())) } } }
   }
 
   /// Gives new routes to the applications that the topology's change concerns.
   private func reroute(except name: String) {
     for (app, engine) in engines where app != name {
-      let routes = topology.routes(of: engine.name)
+      let routes = routes(of: engine.name)
       guard routes != engine.deployment.routes else { continue }
       var deployment = engine.deployment
       deployment.routes = routes
@@ -365,7 +383,7 @@ final class NodeCore {
     listener?.close()
     listener = nil
     registry?.close()
-    var missing = engines.count
+    var missing = engines.count + 1
     let finish = { [self] in
       calls.close()
       for table in requests.values { table.close() }
@@ -376,15 +394,12 @@ final class NodeCore {
       guard let cluster else { return reactor.deferred { completion() } }
       cluster.close(completion: completion)
     }
-    if missing == 0 { return finish() }
-    for engine in engines.values {
-      engine.stop {
-        engine.leave {
-          missing -= 1
-          if missing == 0 { finish() }
-        }
-      }
+    let part = {
+      missing -= 1
+      if missing == 0 { finish() }
     }
+    external.close(completion: part)
+    for engine in engines.values { engine.stop { engine.leave(completion: part) } }
   }
 }
 

@@ -26,7 +26,10 @@ public final class SourceBridge {
     version = deployment.version
     self.environment = environment
     group = deployment.manifest.name.sourcesGroup
-    offsets = SourceOffsets(group: group, log: environment.gate.log, reactor: environment.reactor)
+    let input = deployment.manifest.name.eventsTopic
+    offsets = SourceOffsets(
+      group: group, outputs: (0..<Int32(deployment.manifest.partitions)).map { TopicPartition(input, $0) },
+      log: environment.gate.log, reactor: environment.reactor)
     sources = Dictionary(manifest.sources.map { ($0.topic.text, $0) }, uniquingKeysWith: { first, _ in first })
   }
 

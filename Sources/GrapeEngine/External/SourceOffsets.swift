@@ -6,11 +6,15 @@ final class SourceOffsets {
   typealias Answer = Result<[TopicPartition: CommittedOffset], LogError>
 
   private let group: String
+  /// Where the group's events go: what others have begun to write there is to be decided before the group's offsets mean
+  /// anything.
+  private let outputs: [TopicPartition]
   private let log: any EventLog
   private let reactor: Reactor
   private var waiting: [(Answer) -> Void] = []
 
-  init(group: String, log: any EventLog, reactor: Reactor) {
+  init(group: String, outputs: [TopicPartition], log: any EventLog, reactor: Reactor) {
+    self.outputs = outputs
     self.group = group
     self.log = log
     self.reactor = reactor
@@ -23,11 +27,16 @@ final class SourceOffsets {
     reactor.deferred { [self] in
       let asking = waiting
       waiting = []
-      log.committedOffsets(
-        group: group,
-        completion: reactor.completion { answer in
-          for completion in asking { completion(answer) }
-        })
+      ask { answer in for completion in asking { completion(answer) } }
     }
+  }
+
+  private func ask(_ completion: @escaping (Answer) -> Void) {
+    log.settled(
+      outputs,
+      completion: reactor.completion { [self] settled in
+        if case .failure(let error) = settled { return completion(.failure(error)) }
+        log.committedOffsets(group: group, completion: reactor.completion(completion))
+      })
   }
 }

@@ -50,6 +50,8 @@ extension AdminService {
     let candidate = try await deployer.open(upload)
     let manifest = candidate.package.manifest
     let previous = await deployer.entry(manifest.name.text)
+    // Which topics there are is to be known of this moment.
+    try await finishing(reactor) { finish in core.value.refreshTopics(completion: finish) }
     // Checked before anything is recorded; `install` checks once more, as nothing else changes in between.
     let cycles: JSONValue = try await onReactor(reactor) { () throws(StatusError) in
       JSONValue.array(try core.value.check(manifest).cycles.map { JSONValue(strings: $0.map(\.text)) })

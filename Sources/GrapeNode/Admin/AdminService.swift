@@ -62,6 +62,8 @@ final class AdminService {
       case "state.job": try tellStateJob(request, respond)
       case "state.cancel": try cancelStateJob(request, respond)
       case "log.offsets": try offsets(request, respond)
+      case "log.create": try createTopic(request, respond)
+      case "log.append": try appendRecords(request, blob, respond)
       default: throw StatusError(.badRequest, "there is no operation \"\(operation)\"; docs/admin.md lists them")
       }
     } catch {
@@ -146,7 +148,11 @@ final class AdminService {
       return engine.statisticsJSON()
     }
     let idempotency: JSONValue = ["keys": JSONValue(requests.count), "repeats": JSONValue(requests.repeats)]
-    return .object(members + [.init("idempotency", idempotency)])
+    let name = engine.name.text
+    // Records that are still to be copied are events that are still to be dealt with.
+    let rest = members.map { $0.name == "idle" ? .init("idle", .bool(engine.isIdle && core.external.isIdle(name))) : $0 }
+    return .object(
+      rest + [.init("idempotency", idempotency), .init("sources", core.external.statistics(of: name))])
   }
 
   private var topology: JSONValue {
@@ -170,7 +176,7 @@ final class AdminService {
       ]
     }
     return [
-      "apps": .array(apps), "edges": .array(edges),
+      "apps": .array(apps), "edges": .array(edges), "topics": topicEdges,
       "cycles": .array(core.topology.cycles.map { JSONValue(strings: $0.map(\.text)) }),
     ]
   }
@@ -231,13 +237,21 @@ final class AdminService {
     switch operation {
     case "app.start":
       engine.resume()
-      answer()
-    case "app.stop": engine.stop(completion: answer)
+      start(engine, answer, respond)
+    case "app.stop": core.external.stop(name) { engine.stop(completion: answer) }
     default:
-      engine.replace(with: engine.deployment) {
+      engine.replace(with: engine.deployment) { [self] in
         engine.resume()
-        answer()
+        start(engine, answer, respond)
       }
+    }
+  }
+
+  /// Has the sources of an application that takes events read again.
+  private func start(_ engine: ApplicationEngine, _ answer: () -> Void, _ respond: (Answer) -> Void) {
+    switch engine.state == .running ? core.startSources(engine) : .success(()) {
+    case .success: answer()
+    case .failure(let error): respond(.failure(StatusError(error)))
     }
   }
 

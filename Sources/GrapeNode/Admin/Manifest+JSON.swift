@@ -15,10 +15,28 @@ extension Manifest {
     members += [
       .init("partitions", JSONValue(partitions)),
       .init("slots", .object(slots.map { .init($0.name.text, $0.json) })),
-      .init("signals", .object(signals.map { .init($0.name.text, JSONValue(strings: $0.slots.map(\.description))) })),
+      .init("signals", .object(signals.map { .init($0.name.text, $0.json) })),
+      .init("sources", .object(sources.map { .init($0.topic.text, $0.json) })),
       .init("config", config),
     ]
     return .object(members)
+  }
+}
+
+extension Manifest.Signal {
+  /// The slots connected; with more to say, an object.
+  fileprivate var json: JSONValue {
+    let slots = JSONValue(strings: slots.map(\.description))
+    return topics.isEmpty ? slots : ["slots": slots, "topics": JSONValue(strings: topics.map(\.text))]
+  }
+}
+
+extension Manifest.Source {
+  fileprivate var json: JSONValue {
+    [
+      "slot": .string(slot.text), "start": .string(start.description), "key": .string(key.description),
+      "optional": .bool(isOptional),
+    ]
   }
 }
 
