@@ -250,129 +250,144 @@ static const unsigned char file81[] = {
 #embed "../Grape/Worker/WorkerInfo.swift"
 };
 static const unsigned char file82[] = {
-#embed "../GrapeCore/BatchCompression.swift"
+#embed "../GrapeCore/Base64.swift"
 };
 static const unsigned char file83[] = {
-#embed "../GrapeCore/EventHeaders.swift"
+#embed "../GrapeCore/BatchCompression.swift"
 };
 static const unsigned char file84[] = {
-#embed "../GrapeCore/JSONValue+Parsing.swift"
+#embed "../GrapeCore/CalendarTime.swift"
 };
 static const unsigned char file85[] = {
-#embed "../GrapeCore/JSONValue+Writing.swift"
+#embed "../GrapeCore/EventHeaders.swift"
 };
 static const unsigned char file86[] = {
-#embed "../GrapeCore/JSONValue.swift"
+#embed "../GrapeCore/JSONValue+Parsing.swift"
 };
 static const unsigned char file87[] = {
-#embed "../GrapeCore/Manifest.swift"
+#embed "../GrapeCore/JSONValue+Writing.swift"
 };
 static const unsigned char file88[] = {
-#embed "../GrapeCore/ManifestProblem.swift"
+#embed "../GrapeCore/JSONValue.swift"
 };
 static const unsigned char file89[] = {
-#embed "../GrapeCore/ManifestValidation.swift"
+#embed "../GrapeCore/Manifest.swift"
 };
 static const unsigned char file90[] = {
-#embed "../GrapeCore/Names.swift"
+#embed "../GrapeCore/ManifestProblem.swift"
 };
 static const unsigned char file91[] = {
-#embed "../GrapeCore/NamesRule.swift"
+#embed "../GrapeCore/ManifestSource.swift"
 };
 static const unsigned char file92[] = {
-#embed "../GrapeCore/Partitioner.swift"
+#embed "../GrapeCore/ManifestValidation.swift"
 };
 static const unsigned char file93[] = {
-#embed "../GrapeCore/Profile.swift"
+#embed "../GrapeCore/Names.swift"
 };
 static const unsigned char file94[] = {
-#embed "../GrapeCore/ProfileQuantities.swift"
+#embed "../GrapeCore/NamesRule.swift"
 };
 static const unsigned char file95[] = {
-#embed "../GrapeCore/ProfileValidation.swift"
+#embed "../GrapeCore/Partitioner.swift"
 };
 static const unsigned char file96[] = {
-#embed "../GrapeCore/SourceEpoch.swift"
+#embed "../GrapeCore/Profile.swift"
 };
 static const unsigned char file97[] = {
-#embed "../GrapeCore/Status.swift"
+#embed "../GrapeCore/ProfileQuantities.swift"
 };
 static const unsigned char file98[] = {
-#embed "../GrapeCore/Topology+Changes.swift"
+#embed "../GrapeCore/ProfileValidation.swift"
 };
 static const unsigned char file99[] = {
-#embed "../GrapeCore/Topology+Cycles.swift"
+#embed "../GrapeCore/SourceEpoch.swift"
 };
 static const unsigned char file100[] = {
-#embed "../GrapeCore/Topology.swift"
+#embed "../GrapeCore/Status.swift"
 };
 static const unsigned char file101[] = {
-#embed "../GrapeCore/TopologyDiagrams.swift"
+#embed "../GrapeCore/TopicName.swift"
 };
 static const unsigned char file102[] = {
-#embed "../GrapeCore/TopologyGraph.swift"
+#embed "../GrapeCore/Topology+Changes.swift"
 };
 static const unsigned char file103[] = {
-#embed "../GrapeCore/TopologyText.swift"
+#embed "../GrapeCore/Topology+Cycles.swift"
 };
 static const unsigned char file104[] = {
-#embed "../GrapeState/Format/StateEntry.swift"
+#embed "../GrapeCore/Topology+Topics.swift"
 };
 static const unsigned char file105[] = {
-#embed "../GrapeState/Format/StateKey.swift"
+#embed "../GrapeCore/Topology.swift"
 };
 static const unsigned char file106[] = {
-#embed "../GrapeState/Format/StatePosition.swift"
+#embed "../GrapeCore/TopologyDiagrams.swift"
 };
 static const unsigned char file107[] = {
-#embed "../GrapeState/LMDB/LMDBEnvironment.swift"
+#embed "../GrapeCore/TopologyGraph.swift"
 };
 static const unsigned char file108[] = {
-#embed "../GrapeState/LMDB/StateReader.swift"
+#embed "../GrapeCore/TopologyText.swift"
 };
 static const unsigned char file109[] = {
-#embed "../GrapeState/LMDB/StateWriter.swift"
+#embed "../GrapeState/Format/StateEntry.swift"
 };
 static const unsigned char file110[] = {
-#embed "../GrapeState/StateError.swift"
+#embed "../GrapeState/Format/StateKey.swift"
 };
 static const unsigned char file111[] = {
-#embed "../GrapeWire/ByteReader.swift"
+#embed "../GrapeState/Format/StatePosition.swift"
 };
 static const unsigned char file112[] = {
-#embed "../GrapeWire/ByteSlice.swift"
+#embed "../GrapeState/LMDB/LMDBEnvironment.swift"
 };
 static const unsigned char file113[] = {
-#embed "../GrapeWire/ByteWriter.swift"
+#embed "../GrapeState/LMDB/StateReader.swift"
 };
 static const unsigned char file114[] = {
-#embed "../GrapeWire/CRC32C.swift"
+#embed "../GrapeState/LMDB/StateWriter.swift"
 };
 static const unsigned char file115[] = {
-#embed "../GrapeWire/Frame.swift"
+#embed "../GrapeState/StateError.swift"
 };
 static const unsigned char file116[] = {
-#embed "../GrapeWire/Record.swift"
+#embed "../GrapeWire/ByteReader.swift"
 };
 static const unsigned char file117[] = {
-#embed "../GrapeWire/RecordBatch+Filtering.swift"
+#embed "../GrapeWire/ByteSlice.swift"
 };
 static const unsigned char file118[] = {
-#embed "../GrapeWire/RecordBatch+Packing.swift"
+#embed "../GrapeWire/ByteWriter.swift"
 };
 static const unsigned char file119[] = {
-#embed "../GrapeWire/RecordBatch+Reading.swift"
+#embed "../GrapeWire/CRC32C.swift"
 };
 static const unsigned char file120[] = {
-#embed "../GrapeWire/RecordBatch.swift"
+#embed "../GrapeWire/Frame.swift"
 };
 static const unsigned char file121[] = {
-#embed "../GrapeWire/RecordBatchBuilder.swift"
+#embed "../GrapeWire/Record.swift"
 };
 static const unsigned char file122[] = {
-#embed "../GrapeWire/WireError.swift"
+#embed "../GrapeWire/RecordBatch+Filtering.swift"
 };
 static const unsigned char file123[] = {
+#embed "../GrapeWire/RecordBatch+Packing.swift"
+};
+static const unsigned char file124[] = {
+#embed "../GrapeWire/RecordBatch+Reading.swift"
+};
+static const unsigned char file125[] = {
+#embed "../GrapeWire/RecordBatch.swift"
+};
+static const unsigned char file126[] = {
+#embed "../GrapeWire/RecordBatchBuilder.swift"
+};
+static const unsigned char file127[] = {
+#embed "../GrapeWire/WireError.swift"
+};
+static const unsigned char file128[] = {
 #embed "../GrapeWire/Zstd.swift"
 };
 
@@ -459,48 +474,53 @@ static const struct grape_resource files[] = {
   {"Sources/Grape/Worker/WorkerEnd.swift", file79, sizeof file79},
   {"Sources/Grape/Worker/WorkerEnvironment.swift", file80, sizeof file80},
   {"Sources/Grape/Worker/WorkerInfo.swift", file81, sizeof file81},
-  {"Sources/GrapeCore/BatchCompression.swift", file82, sizeof file82},
-  {"Sources/GrapeCore/EventHeaders.swift", file83, sizeof file83},
-  {"Sources/GrapeCore/JSONValue+Parsing.swift", file84, sizeof file84},
-  {"Sources/GrapeCore/JSONValue+Writing.swift", file85, sizeof file85},
-  {"Sources/GrapeCore/JSONValue.swift", file86, sizeof file86},
-  {"Sources/GrapeCore/Manifest.swift", file87, sizeof file87},
-  {"Sources/GrapeCore/ManifestProblem.swift", file88, sizeof file88},
-  {"Sources/GrapeCore/ManifestValidation.swift", file89, sizeof file89},
-  {"Sources/GrapeCore/Names.swift", file90, sizeof file90},
-  {"Sources/GrapeCore/NamesRule.swift", file91, sizeof file91},
-  {"Sources/GrapeCore/Partitioner.swift", file92, sizeof file92},
-  {"Sources/GrapeCore/Profile.swift", file93, sizeof file93},
-  {"Sources/GrapeCore/ProfileQuantities.swift", file94, sizeof file94},
-  {"Sources/GrapeCore/ProfileValidation.swift", file95, sizeof file95},
-  {"Sources/GrapeCore/SourceEpoch.swift", file96, sizeof file96},
-  {"Sources/GrapeCore/Status.swift", file97, sizeof file97},
-  {"Sources/GrapeCore/Topology+Changes.swift", file98, sizeof file98},
-  {"Sources/GrapeCore/Topology+Cycles.swift", file99, sizeof file99},
-  {"Sources/GrapeCore/Topology.swift", file100, sizeof file100},
-  {"Sources/GrapeCore/TopologyDiagrams.swift", file101, sizeof file101},
-  {"Sources/GrapeCore/TopologyGraph.swift", file102, sizeof file102},
-  {"Sources/GrapeCore/TopologyText.swift", file103, sizeof file103},
-  {"Sources/GrapeState/Format/StateEntry.swift", file104, sizeof file104},
-  {"Sources/GrapeState/Format/StateKey.swift", file105, sizeof file105},
-  {"Sources/GrapeState/Format/StatePosition.swift", file106, sizeof file106},
-  {"Sources/GrapeState/LMDB/LMDBEnvironment.swift", file107, sizeof file107},
-  {"Sources/GrapeState/LMDB/StateReader.swift", file108, sizeof file108},
-  {"Sources/GrapeState/LMDB/StateWriter.swift", file109, sizeof file109},
-  {"Sources/GrapeState/StateError.swift", file110, sizeof file110},
-  {"Sources/GrapeWire/ByteReader.swift", file111, sizeof file111},
-  {"Sources/GrapeWire/ByteSlice.swift", file112, sizeof file112},
-  {"Sources/GrapeWire/ByteWriter.swift", file113, sizeof file113},
-  {"Sources/GrapeWire/CRC32C.swift", file114, sizeof file114},
-  {"Sources/GrapeWire/Frame.swift", file115, sizeof file115},
-  {"Sources/GrapeWire/Record.swift", file116, sizeof file116},
-  {"Sources/GrapeWire/RecordBatch+Filtering.swift", file117, sizeof file117},
-  {"Sources/GrapeWire/RecordBatch+Packing.swift", file118, sizeof file118},
-  {"Sources/GrapeWire/RecordBatch+Reading.swift", file119, sizeof file119},
-  {"Sources/GrapeWire/RecordBatch.swift", file120, sizeof file120},
-  {"Sources/GrapeWire/RecordBatchBuilder.swift", file121, sizeof file121},
-  {"Sources/GrapeWire/WireError.swift", file122, sizeof file122},
-  {"Sources/GrapeWire/Zstd.swift", file123, sizeof file123},
+  {"Sources/GrapeCore/Base64.swift", file82, sizeof file82},
+  {"Sources/GrapeCore/BatchCompression.swift", file83, sizeof file83},
+  {"Sources/GrapeCore/CalendarTime.swift", file84, sizeof file84},
+  {"Sources/GrapeCore/EventHeaders.swift", file85, sizeof file85},
+  {"Sources/GrapeCore/JSONValue+Parsing.swift", file86, sizeof file86},
+  {"Sources/GrapeCore/JSONValue+Writing.swift", file87, sizeof file87},
+  {"Sources/GrapeCore/JSONValue.swift", file88, sizeof file88},
+  {"Sources/GrapeCore/Manifest.swift", file89, sizeof file89},
+  {"Sources/GrapeCore/ManifestProblem.swift", file90, sizeof file90},
+  {"Sources/GrapeCore/ManifestSource.swift", file91, sizeof file91},
+  {"Sources/GrapeCore/ManifestValidation.swift", file92, sizeof file92},
+  {"Sources/GrapeCore/Names.swift", file93, sizeof file93},
+  {"Sources/GrapeCore/NamesRule.swift", file94, sizeof file94},
+  {"Sources/GrapeCore/Partitioner.swift", file95, sizeof file95},
+  {"Sources/GrapeCore/Profile.swift", file96, sizeof file96},
+  {"Sources/GrapeCore/ProfileQuantities.swift", file97, sizeof file97},
+  {"Sources/GrapeCore/ProfileValidation.swift", file98, sizeof file98},
+  {"Sources/GrapeCore/SourceEpoch.swift", file99, sizeof file99},
+  {"Sources/GrapeCore/Status.swift", file100, sizeof file100},
+  {"Sources/GrapeCore/TopicName.swift", file101, sizeof file101},
+  {"Sources/GrapeCore/Topology+Changes.swift", file102, sizeof file102},
+  {"Sources/GrapeCore/Topology+Cycles.swift", file103, sizeof file103},
+  {"Sources/GrapeCore/Topology+Topics.swift", file104, sizeof file104},
+  {"Sources/GrapeCore/Topology.swift", file105, sizeof file105},
+  {"Sources/GrapeCore/TopologyDiagrams.swift", file106, sizeof file106},
+  {"Sources/GrapeCore/TopologyGraph.swift", file107, sizeof file107},
+  {"Sources/GrapeCore/TopologyText.swift", file108, sizeof file108},
+  {"Sources/GrapeState/Format/StateEntry.swift", file109, sizeof file109},
+  {"Sources/GrapeState/Format/StateKey.swift", file110, sizeof file110},
+  {"Sources/GrapeState/Format/StatePosition.swift", file111, sizeof file111},
+  {"Sources/GrapeState/LMDB/LMDBEnvironment.swift", file112, sizeof file112},
+  {"Sources/GrapeState/LMDB/StateReader.swift", file113, sizeof file113},
+  {"Sources/GrapeState/LMDB/StateWriter.swift", file114, sizeof file114},
+  {"Sources/GrapeState/StateError.swift", file115, sizeof file115},
+  {"Sources/GrapeWire/ByteReader.swift", file116, sizeof file116},
+  {"Sources/GrapeWire/ByteSlice.swift", file117, sizeof file117},
+  {"Sources/GrapeWire/ByteWriter.swift", file118, sizeof file118},
+  {"Sources/GrapeWire/CRC32C.swift", file119, sizeof file119},
+  {"Sources/GrapeWire/Frame.swift", file120, sizeof file120},
+  {"Sources/GrapeWire/Record.swift", file121, sizeof file121},
+  {"Sources/GrapeWire/RecordBatch+Filtering.swift", file122, sizeof file122},
+  {"Sources/GrapeWire/RecordBatch+Packing.swift", file123, sizeof file123},
+  {"Sources/GrapeWire/RecordBatch+Reading.swift", file124, sizeof file124},
+  {"Sources/GrapeWire/RecordBatch.swift", file125, sizeof file125},
+  {"Sources/GrapeWire/RecordBatchBuilder.swift", file126, sizeof file126},
+  {"Sources/GrapeWire/WireError.swift", file127, sizeof file127},
+  {"Sources/GrapeWire/Zstd.swift", file128, sizeof file128},
 };
 const struct grape_resource *grape_sdk_swift_files(void) { return files; }
 const size_t grape_sdk_swift_count = sizeof files / sizeof *files;

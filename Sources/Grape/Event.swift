@@ -68,6 +68,9 @@ public struct Event: Sendable {
   @inlinable public var value: ByteSlice {
     ByteSlice(storage: group.storage, offset: valueOffset, count: Swift.max(valueCount, 0))
   }
+  /// The event has no data at all, which differs from empty data: where the event came from a topic that is not Grape's, it
+  /// says that what has this key is gone.
+  @inlinable public var isTombstone: Bool { valueCount < 0 }
   /// The data as text; bytes that are not UTF-8 are replaced by U+FFFD.
   public var text: String { value.string }
   /// The partition of the application's input that the event came from.

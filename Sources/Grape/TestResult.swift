@@ -6,13 +6,15 @@ internal import GrapeWire
 public struct TestResult: Sendable {
   /// An event that the handler emitted.
   public struct Emitted: Sendable {
-    /// Name of the event at its destination.
+    /// Name of the event at its destination; empty for a topic that is not Grape's.
     public var name: String
     /// The destination's topic, `stats.events`.
     public var topic: String
     public var partition: Int32
     public var key: ByteSlice?
     public var value: ByteSlice
+    /// The value is null.
+    public var isTombstone: Bool
     /// The event's own headers.
     public var headers: [Event.Header]
     /// Carries the waiting caller on, so that a later stage may reply.
@@ -124,7 +126,8 @@ public struct TestResult: Sendable {
           Emitted(
             name: grapes.event.map { String(decoding: $0, as: UTF8.self) } ?? "", topic: output.topic,
             partition: output.partition, key: record.key.map { ByteSlice(copying: $0) },
-            value: data ?? ByteSlice([]), headers: own, carriesOrigin: grapes.replyAddress != nil))
+            value: data ?? ByteSlice([]), isTombstone: data == nil, headers: own,
+            carriesOrigin: grapes.replyAddress != nil))
       }
     }
     withExtendedLifetime(unpacked) {}

@@ -26,8 +26,8 @@ public final class TestRun {
   /// Prepares the handlers of `application`.
   ///
   /// - Parameters:
-  ///   - routes: for each name that may be emitted the slots it goes to, `["counted": ["stats@flight", "audit@seen"]]`;
-  ///     nil: every name may be emitted and goes to one slot of that name.
+  ///   - routes: for each name that may be emitted the slots it goes to, `["counted": ["stats@flight", "audit@seen"]]`,
+  ///     and the topics that are not Grape's, `["shipped": ["topic:shipments"]]`; nil: every name may be emitted and goes to one slot of that name.
   ///   - config: what `Context.config` is to be.
   ///   - partitions: of every topic.
   public init(
@@ -50,6 +50,10 @@ public final class TestRun {
   }
 
   private static func route(_ target: String, app: String, partitions: Int32) -> WorkerInfo.Route {
+    if target.hasPrefix("topic:") {
+      return WorkerInfo.Route(
+        topic: String(target.dropFirst(6)), event: "", partitions: partitions, isExternal: true)
+    }
     guard let at = target.firstIndex(of: "@") else {
       return WorkerInfo.Route(topic: "\(app).events", event: target, partitions: partitions)
     }

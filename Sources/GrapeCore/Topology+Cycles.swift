@@ -4,7 +4,11 @@ extension Topology {
   ///
   /// Every slot that lies on a loop is in at least one of those listed: the shortest through it. There are never more
   /// loops than slots. O(slots × connections) at worst; slots on no loop cost O(1) each.
-  public var cycles: [[EventAddress]] { CycleFinder(edges.filter { !$0.isMissing }).cycles() }
+  ///
+  /// A way through a topic that is not Grape's, written by one slot and read by another, counts like a connection.
+  public var cycles: [[EventAddress]] {
+    CycleFinder(edges.filter { !$0.isMissing } + Self.edges(through: topicEdges())).cycles()
+  }
 }
 
 /// Strongly connected components (Tarjan 1972), without recursion, then a shortest loop through each member.

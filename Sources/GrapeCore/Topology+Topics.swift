@@ -67,6 +67,14 @@ extension Topology {
     return edges.sorted()
   }
 
+  /// The ways from slot to slot that lead through topics.
+  static func edges(through topics: [TopicEdge]) -> [Edge] {
+    let sources = Dictionary(grouping: topics.filter { $0.direction == .source }, by: \.topic)
+    return topics.filter { $0.direction == .sink }.flatMap { sink in
+      (sources[sink.topic] ?? []).map { Edge(from: sink.slot, to: $0.slot, signal: sink.signal) }
+    }
+  }
+
   /// Whether any application has a source or a sink.
   public var usesExternalTopics: Bool {
     manifests.contains { !$0.sources.isEmpty || $0.signals.contains { !$0.topics.isEmpty } }

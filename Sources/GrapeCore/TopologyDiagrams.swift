@@ -22,7 +22,19 @@ extension TopologyGraph {
       let text = label.isEmpty ? "" : "|\"\(label)\"|"
       lines.append("  n\(numbers[edge.from] ?? 0) \(arrow)\(text) n\(numbers[edge.to] ?? 0)")
     }
-    if !missing.isEmpty { lines.append("  classDef missing stroke-dasharray: 4 4") }
+    for (number, topic) in topicNames.enumerated() {
+      lines.append("  t\(number)[(\"\(topic)\")]\(isMissing(topic) ? ":::missing" : "")")
+      for edge in topics where edge.topic == topic {
+        let slot = "n\(numbers[edge.slot] ?? 0)"
+        let text = edge.signal.map { "|\"\($0)\"|" } ?? ""
+        let arrow = edge.isOptional ? "-.->" : "-->"
+        lines.append(
+          edge.direction == .source ? "  t\(number) \(arrow) \(slot)" : "  \(slot) \(arrow)\(text) t\(number)")
+      }
+    }
+    if !missing.isEmpty || topics.contains(where: \.isMissing) {
+      lines.append("  classDef missing stroke-dasharray: 4 4")
+    }
     return lines.joined(separator: "\n") + "\n"
   }
 
@@ -49,8 +61,25 @@ extension TopologyGraph {
       let list = attributes.isEmpty ? "" : " [\(attributes.joined(separator: ", "))]"
       lines.append("  \"\(edge.from)\" -> \"\(edge.to)\"\(list);")
     }
+    for topic in topicNames {
+      lines.append(
+        "  \"topic \(topic)\" [label=\"\(topic)\", shape=cylinder\(isMissing(topic) ? ", style=dashed" : "")];")
+    }
+    for edge in topics {
+      var attributes: [String] = []
+      if let signal = edge.signal { attributes.append("label=\"\(signal)\"") }
+      if edge.isOptional { attributes.append("style=dashed") }
+      let list = attributes.isEmpty ? "" : " [\(attributes.joined(separator: ", "))]"
+      let (slot, topic) = ("\"\(edge.slot)\"", "\"topic \(edge.topic)\"")
+      lines.append(edge.direction == .source ? "  \(topic) -> \(slot)\(list);" : "  \(slot) -> \(topic)\(list);")
+    }
     return lines.joined(separator: "\n") + "\n}\n"
   }
+
+  /// Topics that are not Grape's.
+  private var topicNames: [TopicName] { Set(topics.map(\.topic)).sorted() }
+
+  private func isMissing(_ topic: TopicName) -> Bool { topics.contains { $0.topic == topic && $0.isMissing } }
 
   private var numbered: [EventAddress: Int] {
     var numbers: [EventAddress: Int] = [:]

@@ -4,10 +4,13 @@ public struct TopologyGraph: Hashable, Sendable {
   public var apps: [App]
   /// In order.
   public var edges: [Topology.Edge]
+  /// Connections to topics that are not Grape's, in order.
+  public var topics: [Topology.TopicEdge]
 
-  public init(apps: [App], edges: [Topology.Edge]) {
+  public init(apps: [App], edges: [Topology.Edge], topics: [Topology.TopicEdge] = []) {
     self.apps = apps.sorted { $0.name < $1.name }
     self.edges = Set(edges).sorted()
+    self.topics = Set(topics).sorted()
   }
 
   /// A deployed application.
@@ -64,7 +67,9 @@ public struct TopologyGraph: Hashable, Sendable {
   }
 
   /// Loops among the slots; see `Topology.cycles`.
-  public var cycles: [[EventAddress]] { CycleFinder(edges.filter { !$0.isMissing }).cycles() }
+  public var cycles: [[EventAddress]] {
+    CycleFinder(edges.filter { !$0.isMissing } + Topology.edges(through: topics)).cycles()
+  }
 }
 
 extension Topology {
@@ -74,6 +79,6 @@ extension Topology {
       apps: manifests.map {
         TopologyGraph.App(name: $0.name, notes: notes[$0.name] ?? [], slots: $0.slots.map(\.name))
       },
-      edges: edges)
+      edges: edges, topics: topicEdges())
   }
 }

@@ -30,17 +30,61 @@ extension TopologyGraph {
   }
 }
 
+/// What a tree is made of.
+private enum Place: Hashable, Comparable {
+  case slot(EventAddress)
+  /// A topic that is not Grape's.
+  case topic(TopicName)
+
+  var text: String {
+    switch self {
+    case .slot(let address): address.text
+    case .topic(let name): "topic \(name)"
+    }
+  }
+}
+
+/// A way from one place to another.
+private struct Way {
+  var from: Place
+  var to: Place
+  var signal: EventName?
+  var isOptional: Bool
+  var isMissing: Bool
+  /// nil: to or from a topic.
+  var edge: Topology.Edge?
+
+  init(_ edge: Topology.Edge) {
+    from = .slot(edge.from)
+    to = .slot(edge.to)
+    signal = edge.signal
+    isOptional = edge.isOptional
+    isMissing = edge.isMissing
+    self.edge = edge
+  }
+
+  init(_ edge: Topology.TopicEdge) {
+    (from, to) =
+      edge.direction == .source ? (.topic(edge.topic), .slot(edge.slot)) : (.slot(edge.slot), .topic(edge.topic))
+    signal = edge.signal
+    isOptional = edge.isOptional
+    isMissing = edge.isMissing && edge.direction == .sink
+  }
+}
+
 /// Lays out the trees.
 private struct TreeDrawing {
   private let rates: TopologyGraph.Rates?
-  private let addresses: [EventAddress]
-  private let successors: [EventAddress: [Topology.Edge]]
-  private let entries: [EventAddress]
+  private let addresses: [Place]
+  private let successors: [Place: [Way]]
+  private let entries: [Place]
+  /// Topics that are read and are not there.
+  private let missing: Set<Place>
   private let (branch, last, through, blank): (String, String, String, String)
 
-  private var drawn: Set<EventAddress> = []
-  private var path: Set<EventAddress> = []
-  private var postponed: [EventAddress] = []
+  private var drawn: Set<Place> = []
+  private var path: Set<Place> = []
+  private var postponed: [Place] = []
   private var lines: [(text: String, rate: String)] = []
 
   /// Deeper branches are drawn as trees of their own.
@@ -48,9 +92,11 @@ private struct TreeDrawing {
 
   init(_ graph: TopologyGraph, rates: TopologyGraph.Rates?, ascii: Bool) {
     self.rates = rates
-    addresses = graph.addresses
-    successors = Dictionary(grouping: graph.edges, by: \.from)
-    let targets = Set(graph.edges.filter { $0.from != $0.to }.map(\.to))
+    let ways = graph.edges.map { Way($0) } + graph.topics.map { Way($0) }
+    addresses = Set(graph.topics.map { Place.topic($0.topic) }).sorted() + graph.addresses.map { .slot($0) }
+    successors = Dictionary(grouping: ways, by: \.from)
+    missing = Set(graph.topics.filter(\.isMissing).map { .topic($0.topic) })
+    let targets = Set(ways.filter { $0.from != $0.to }.map(\.to))
     entries = addresses.filter { !targets.contains($0) }
     (branch, last, through, blank) = ascii ? ("|- ", "`- ", "|  ", "   ") : ("├─ ", "└─ ", "│  ", "   ")
   }
@@ -68,8 +114,8 @@ private struct TreeDrawing {
     }.joined()
   }
 
-  private mutating func tree(from root: EventAddress) {
-    line("", root, notes: [], rate: rates?.slots[root])
+  private mutating func tree(from root: Place) {
+    line("", root, notes: missing.contains(root) ? ["missing"] : [], rate: rate(of: root))
     branches(of: root, indent: "", depth: 0)
     while !postponed.isEmpty {
       let next = postponed.removeFirst()
@@ -77,7 +123,12 @@ private struct TreeDrawing {
     }
   }
 
-  private mutating func branches(of address: EventAddress, indent: String, depth: Int) {
+  private func rate(of place: Place) -> Double? {
+    guard case .slot(let address) = place else { return nil }
+    return rates?.slots[address]
+  }
+
+  private mutating func branches(of address: Place, indent: String, depth: Int) {
     drawn.insert(address)
     path.insert(address)
     let edges = successors[address] ?? []
@@ -98,7 +149,7 @@ private struct TreeDrawing {
         notes.append("below")
         postponed.append(edge.to)
       }
-      let rate = rates.flatMap { $0.edges[edge] ?? (edge.isMissing ? nil : $0.slots[edge.to]) }
+      let rate = edge.edge.flatMap { rates?.edges[$0] } ?? (edge.isMissing ? nil : rate(of: edge.to))
       line(indent + (isLast ? last : branch), edge.to, signal: edge.signal, notes: notes, rate: rate)
       if !isLoop, !isDrawn, !isTooDeep {
         branches(of: edge.to, indent: indent + (isLast ? blank : through), depth: depth + 1)
@@ -108,7 +159,7 @@ private struct TreeDrawing {
   }
 
   private mutating func line(
-    _ indent: String, _ address: EventAddress, signal: EventName? = nil, notes: [String], rate: Double?
+    _ indent: String, _ address: Place, signal: EventName? = nil, notes: [String], rate: Double?
   ) {
     var text = indent + address.text
     if let signal { text += " [\(signal)]" }

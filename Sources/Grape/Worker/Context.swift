@@ -97,6 +97,7 @@ public final class Context {
 
   /// Emits an event without key to all slots that `signal` is connected to.
   ///
+  /// A value that is nil is null: in a topic that is not Grape's, a tombstone.
   /// It takes along the caller that waits for the present event, so that a later stage can reply.
   @inlinable
   public func emit(_ signal: Signal, _ value: some EventData) throws(EmitError) {
@@ -218,7 +219,7 @@ public final class Context {
         hasOverflowed = true
         throw error
       }
-      if !detached { hasPassedOriginOn = true }
+      if !detached, !destination.isExternal { hasPassedOriginOn = true }
     }
   }
 

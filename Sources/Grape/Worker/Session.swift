@@ -51,8 +51,8 @@ final class Session {
             outputs += Int(route.partitions)
           }
           return Destination(
-            topic: route.topic, event: route.event, partitions: route.partitions, index: destinations,
-            firstOutput: outputs)
+            topic: route.topic, event: route.event, partitions: route.partitions, isExternal: route.isExternal,
+            index: destinations, firstOutput: outputs)
         })
     }
     bySignal = signals.map { ($0, byName[$0.name]) }
@@ -89,7 +89,8 @@ final class Session {
     let app = at.map { String(name[..<$0]) } ?? info.app
     let event = at.map { String(name[name.index(after: $0)...]) } ?? name
     let destination = Destination(
-      topic: "\(app).events", event: event, partitions: 1, index: destinationCount, firstOutput: outputCount)
+      topic: "\(app).events", event: event, partitions: 1, isExternal: false, index: destinationCount,
+      firstOutput: outputCount)
     destinationCount += 1
     outputCount += 1
     let resolved = ResolvedSignal(name: name, destinations: [destination])

@@ -25,7 +25,7 @@ final class ResolvedSignal {
   }
 }
 
-/// One slot that a signal is connected to. Caches the encoded headers of what is sent to it.
+/// One slot, or one topic that is not Grape's, that a signal is connected to. Caches the encoded headers of what is sent to it.
 final class Destination {
   /// What choosing an output takes, without reference counts.
   struct Target {
@@ -40,6 +40,8 @@ final class Destination {
   let topic: String
   let event: [UInt8]
   private let partitions: Int32
+  /// The topic is not Grape's: records there have no headers but the event's own, and lead no caller on.
+  let isExternal: Bool
   private let index: Int
   private let firstOutput: Int
   /// Partition that unkeyed events of the next delivery go to.
@@ -47,10 +49,11 @@ final class Destination {
   /// By hops of the event being handled, for events that hand on nothing else.
   private var plain: [ByteSlice?] = []
 
-  init(topic: String, event: String, partitions: Int32, index: Int, firstOutput: Int) {
+  init(topic: String, event: String, partitions: Int32, isExternal: Bool, index: Int, firstOutput: Int) {
     self.topic = topic
     self.event = Array(event.utf8)
     self.partitions = partitions
+    self.isExternal = isExternal
     self.index = index
     self.firstOutput = firstOutput
   }
@@ -83,10 +86,12 @@ final class Destination {
     hops: UInt8, deadline: Int64?, reply: [UInt8]?, traceparent: [UInt8]?, headers: [Event.Header]
   ) -> ByteSlice {
     var section = HeaderSection()
-    section.append(HeaderName.event, event)
-    section.append(HeaderName.hops, [hops + 1])
-    if let deadline { section.append(deadline: deadline) }
-    if let reply { section.append(HeaderName.replyAddress, reply) }
+    if !isExternal {
+      section.append(HeaderName.event, event)
+      section.append(HeaderName.hops, [hops + 1])
+      if let deadline { section.append(deadline: deadline) }
+      if let reply { section.append(HeaderName.replyAddress, reply) }
+    }
     if let traceparent { section.append(HeaderName.traceparent, traceparent) }
     for header in headers {
       header.name.withEventBytes { name in

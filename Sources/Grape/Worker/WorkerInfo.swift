@@ -2,19 +2,22 @@ public import GrapeCore
 
 /// What the node told the worker when it began.
 public struct WorkerInfo: Sendable {
-  /// One slot that a signal goes to.
+  /// One slot, or one topic that is not Grape's, that a signal goes to.
   public struct Route: Sendable, Hashable {
-    /// Topic of the application that has the slot.
+    /// Topic of the application that has the slot, or the topic that is not Grape's.
     public var topic: String
-    /// The event's name there.
+    /// The event's name there; empty for a topic that is not Grape's.
     public var event: String
     /// Number of the topic's partitions.
     public var partitions: Int32
+    /// The topic is not Grape's: it gets plain records.
+    public var isExternal: Bool
 
-    public init(topic: String, event: String, partitions: Int32) {
+    public init(topic: String, event: String, partitions: Int32, isExternal: Bool = false) {
       self.topic = topic
       self.event = event
       self.partitions = partitions
+      self.isExternal = isExternal
     }
   }
 
@@ -93,10 +96,11 @@ extension WorkerInfo {
         throw ProtocolError(message: "the route of \"\(signal.name)\" in WELCOME is not a list")
       }
       routes[signal.name] = try list.map { (route) throws(ProtocolError) in
-        guard let topic = route["topic"]?.string, let event = route["event"]?.string,
+        let isExternal = route["external"]?.bool ?? false
+        guard let topic = route["topic"]?.string, let event = isExternal ? "" : route["event"]?.string,
           let partitions = route["partitions"]?.int, (1...65_536).contains(partitions)
         else { throw ProtocolError(message: "the route of \"\(signal.name)\" in WELCOME is incomplete: \(route.text)") }
-        return Route(topic: topic, event: event, partitions: Int32(partitions))
+        return Route(topic: topic, event: event, partitions: Int32(partitions), isExternal: isExternal)
       }
     }
     if let text = welcome["compression"]?.string {

@@ -21,7 +21,10 @@ struct LogCommand: ParsableCommand {
         grape log dump shop.events --count 10
         grape log verify --data ./node
       """,
-    subcommands: [LogTopicsCommand.self, LogDumpCommand.self, LogVerifyCommand.self, LogRepairCommand.self])
+    subcommands: [
+      LogTopicsCommand.self, LogCreateTopicCommand.self, LogProduceCommand.self, LogDumpCommand.self,
+      LogVerifyCommand.self, LogRepairCommand.self,
+    ])
 }
 
 /// Which log a command is about.

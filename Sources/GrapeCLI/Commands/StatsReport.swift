@@ -26,6 +26,7 @@ struct StatsReport {
       for slot in app["slots"]?.array ?? [] { table.add(row(slot, of: app)) }
     }
     lines += [""] + table.lines
+    lines += sourceLines(apps)
     for app in apps {
       if let problem = app["problem"]?.string, !problem.isEmpty { lines.append("\(name(app)): \(problem)") }
       if let dead = app["deadLetters"]?.int, dead > 0 {
@@ -35,6 +36,28 @@ struct StatsReport {
       }
     }
     return lines
+  }
+
+  /// The topics that are not Grape's and that applications read.
+  private func sourceLines(_ apps: [JSONValue]) -> [String] {
+    var table = Table([
+      ("SOURCE", .left), ("SLOT", .left), ("STATE", .left), ("EVENTS", .right), ("UNUSABLE", .right), ("LAG", .right),
+    ])
+    var problems: [String] = []
+    var isEmpty = true
+    for app in apps {
+      for source in app["sources"]?.array ?? [] {
+        isEmpty = false
+        let topic = source["topic"]?.string ?? ""
+        table.add([
+          topic, "\(name(app))@\(source["slot"]?.string ?? "")", source["state"]?.string ?? "",
+          Format.count(source["events"]?.int ?? 0), Format.count(source["unusable"]?.int ?? 0),
+          Format.count(source["lag"]?.int ?? 0),
+        ])
+        if let problem = source["problem"]?.string { problems.append("source \(topic) of \(name(app)): \(problem)") }
+      }
+    }
+    return isEmpty ? [] : [""] + table.lines + problems
   }
 
   private var summary: String {

@@ -71,7 +71,14 @@ struct TopologyAnswer {
           signal: try edge["signal"]?.string.map { try EventName($0) }, isOptional: edge["optional"]?.bool ?? false,
           isMissing: !known.contains(to))
       }
-      return (TopologyGraph(apps: apps, edges: edges), rates.slots.isEmpty ? nil : rates)
+      let topics = try (answer["topics"]?.array ?? []).map { edge in
+        Topology.TopicEdge(
+          edge["direction"]?.string == "sink" ? .sink : .source, topic: try TopicName(edge["topic"]?.string ?? ""),
+          slot: try EventAddress(edge["slot"]?.string ?? ""),
+          signal: try edge["signal"]?.string.map { try EventName($0) }, isOptional: edge["optional"]?.bool ?? false,
+          isMissing: edge["missing"]?.bool ?? false)
+      }
+      return (TopologyGraph(apps: apps, edges: edges, topics: topics), rates.slots.isEmpty ? nil : rates)
     } catch let error as NameError {
       throw CommandFailure(.internal, "the node's topology has a bad name: \(error.message)")
     }

@@ -150,7 +150,9 @@ final class AdminService {
     let idempotency: JSONValue = ["keys": JSONValue(requests.count), "repeats": JSONValue(requests.repeats)]
     let name = engine.name.text
     // Records that are still to be copied are events that are still to be dealt with.
-    let rest = members.map { $0.name == "idle" ? .init("idle", .bool(engine.isIdle && core.external.isIdle(name))) : $0 }
+    let rest = members.map {
+      $0.name == "idle" ? .init("idle", .bool(engine.isIdle && core.external.isIdle(name))) : $0
+    }
     return .object(
       rest + [.init("idempotency", idempotency), .init("sources", core.external.statistics(of: name))])
   }

@@ -23,7 +23,9 @@ extension NodeCore {
         for engine in engines.values {
           let routes = routes(of: engine.name)
           // One that is being replaced has its routes from now; what they lack is seen the next time.
-          guard routes != engine.deployment.routes, engine.state == .running || engine.state == .stopped else { continue }
+          guard routes != engine.deployment.routes, engine.state == .running || engine.state == .stopped else {
+            continue
+          }
           var deployment = engine.deployment
           deployment.routes = routes
           engine.replace(with: deployment) {}

@@ -315,7 +315,7 @@ def _pack(items: List[tuple], now: int) -> List[bytes]:
         body = fixed + span + len(head)
         if span < 64:
             body += 1
-            prefix = lengths[span]
+            prefix = lengths[span] if value is not _TOMBSTONE else _NULL
         elif span < 8192:
             body += 2
             prefix = lengths[span]
@@ -381,6 +381,15 @@ def _to_bytes(value: Any) -> bytes:
     if value is None:
         return b""
     return _encode_json(value).encode("utf-8")
+
+
+class _Tombstone(bytes):
+    """A null value on its way out. Empty, and told from other empty ones by being the one there is."""
+
+    __slots__ = ()
+
+
+_TOMBSTONE = _Tombstone()
 
 
 def _key_to_bytes(key: Any) -> Optional[bytes]:
@@ -500,7 +509,7 @@ class Event:
     `key` is bytes or None, `value` bytes, `offset` the event's place in its partition of the application's topic.
     """
 
-    __slots__ = ("key", "value", "offset", "_age", "_info", "_batch")
+    __slots__ = ("key", "value", "offset", "_age", "_info", "_batch", "_null")
 
     key: Optional[bytes]
     value: bytes
@@ -518,6 +527,15 @@ class Event:
     def headers(self) -> Mapping[str, Optional[bytes]]:
         """The event's own headers, read-only, without those of Grape. Of several of one name the last counts."""
         return self._info.headers
+
+    @property
+    def tombstone(self) -> bool:
+        """Whether the event has no value at all, which in a topic of the log says that what has this key is gone. `value`
+        is empty then, as it is for an event whose value is empty."""
+        try:
+            return self._null
+        except AttributeError:
+            return False  # set where it is true, so that other events do not pay for it
 
     @property
     def partition(self) -> int:
@@ -564,13 +582,15 @@ class Event:
 class _Route:
     """One destination of a name that the application may emit."""
 
-    __slots__ = ("topic", "event", "partitions", "event_header")
+    __slots__ = ("topic", "event", "partitions", "event_header", "external")
 
-    def __init__(self, topic: str, event: str, partitions: int) -> None:
+    def __init__(self, topic: str, event: str, partitions: int, external: bool = False) -> None:
         self.topic = topic
         self.event = event
         self.partitions = partitions
-        self.event_header = _header(b"g.e", event.encode("utf-8"))
+        # The topic is not Grape's: what it gets are plain records, without Grape's headers.
+        self.external = external
+        self.event_header = b"" if external else _header(b"g.e", event.encode("utf-8"))
 
 
 class _Reply:
@@ -602,14 +622,15 @@ class _Keys(dict):
         self.outs = outs
         self.max_event = max_event
         hop_header = _header(b"g.h", bytes((hops + 1,)))
-        # Per route: topic, number of partitions, the headers every event has, the same with their count in front,
-        # and the lists of the partitions used so far.
-        self.routes: List[Tuple[str, int, bytes, bytes, Dict[int, List[tuple]]]] = [
+        # Per route: topic, number of partitions, whether it is somebody else's, the headers every event has, the same
+        # with their count in front, and the lists of the partitions used so far.
+        self.routes: List[Tuple[str, int, bool, bytes, bytes, Dict[int, List[tuple]]]] = [
             (
                 route.topic,
                 route.partitions,
-                route.event_header + hop_header,
-                b"\4" + route.event_header + hop_header,
+                route.external,
+                b"" if route.external else route.event_header + hop_header,
+                b"\0" if route.external else b"\4" + route.event_header + hop_header,
                 {},
             )
             for route in routes
@@ -617,7 +638,7 @@ class _Keys(dict):
 
     def __missing__(self, key: Key) -> tuple:
         record_key = _key_to_bytes(key)
-        found, beside = self.destinations(record_key, ())
+        found, beside = self.destinations(record_key, (), ())
         if len(found) == 1:
             destination = found[0]
         else:
@@ -642,8 +663,11 @@ class _Keys(dict):
             self[key] = destination
         return destination
 
-    def destinations(self, key: Optional[bytes], travelling: Sequence[bytes]) -> Tuple[List[tuple], int]:
-        """One destination per route, and the largest size of key and headers."""
+    def destinations(
+        self, key: Optional[bytes], travelling: Sequence[bytes], own: Sequence[bytes]
+    ) -> Tuple[List[tuple], int]:
+        """One destination per route, and the largest size of key and headers. `own` are the headers that leave Grape,
+        too; `travelling` go before them to applications."""
         if key is None:
             key_field = _NULL
             place = self.outs.turn
@@ -653,9 +677,12 @@ class _Keys(dict):
             place = _murmur2(key) & 0x7FFFFFFF
         beside = 0
         found = []
-        for topic, partitions, always, fields, lists in self.routes:
-            if travelling:
-                fields = b"".join((_length(2 + len(travelling)), always, *travelling))
+        for topic, partitions, external, always, fields, lists in self.routes:
+            if external:
+                if own:
+                    fields = b"".join((_length(len(own)), *own))
+            elif travelling or own:
+                fields = b"".join((_length(2 + len(travelling) + len(own)), always, *travelling, *own))
             partition = place % partitions
             items = lists.get(partition)
             if items is None:
@@ -2541,7 +2568,8 @@ class Context:
     ) -> None:
         """Emits an event under a name that the manifest lists: a signal of this application or a slot, `app@event`.
 
-        `value` is bytes, str (sent as UTF-8) or anything that JSON can express. Events of one key stay in order; an
+        `value` is bytes, str (sent as UTF-8), None (no value at all: a tombstone) or anything that JSON can express.
+        Events of one key stay in order; an
         event without key goes to any partition. `headers` are the event's own; names that begin with `g.` are
         Grape's. A caller's reply address and deadline go along, so that a later stage can answer, unless
         `detached` is true.
@@ -2552,7 +2580,7 @@ class Context:
         TypeError or ValueError (a key, value or header of the wrong kind) and HopLimitExceeded.
         """
         if type(value) is not bytes:
-            value = _to_bytes(value)
+            value = _TOMBSTONE if value is None else _to_bytes(value)
         if headers is None and len(value) <= _SMALL_VALUE:
             try:
                 destination = self._fast[name][key]
@@ -2592,17 +2620,18 @@ class Context:
             if info.reply_header is not None:
                 travelling.append(info.reply_header)
                 carries = True
-        own = _own_headers(headers)
-        if info.trace_header is not None and not any(text == "traceparent" for text, _ in own):
-            travelling.append(info.trace_header)
-        travelling.extend(_header(text.encode("utf-8"), field) for text, field in own)
-        destinations, beside = keys.destinations(_key_to_bytes(key), travelling)
+        given = _own_headers(headers)
+        own: List[bytes] = []
+        if info.trace_header is not None and not any(text == "traceparent" for text, _ in given):
+            own.append(info.trace_header)
+        own.extend(_header(text.encode("utf-8"), field) for text, field in given)
+        destinations, beside = keys.destinations(_key_to_bytes(key), travelling, own)
         keys.check(beside + len(value))
         for destination in destinations:
             destination[0]((destination, value, self._offset))
             if len(value) > _SMALL_VALUE:
                 outs.grow(len(value))
-        if carries and destinations:
+        if carries and not all(route.external for route in routes):
             self._passed = True
 
     def reply(self, data: Any = None, final: bool = True) -> bool:
@@ -2815,7 +2844,9 @@ class _Runner:
         self.slots = {name: index for index, name in enumerate(welcome["slots"])}
         self.handlers = handlers
         self._routes = {
-            name: tuple(_Route(to["topic"], to["event"], to["partitions"]) for to in found)
+            name: tuple(
+                _Route(to["topic"], to.get("event", ""), to["partitions"], bool(to.get("external"))) for to in found
+            )
             for name, found in self.routes.items()
         }
         self._infos: Dict[bytes, _Info] = {}
@@ -2971,6 +3002,8 @@ class _Runner:
                     if byte < 128:
                         pos += 1
                         # -1, null, is 1 here: an empty value
+                        if byte == 1:
+                            event._null = True
                         byte = pos + (byte >> 1)
                     else:
                         byte_2 = data[pos + 1]
@@ -3968,18 +4001,19 @@ class Application:
 
 
 class Emitted:
-    """An event that a handler emitted during a test."""
+    """An event that a handler emitted during a test. One for a topic that is not Grape's has no name."""
 
-    __slots__ = ("name", "topic", "partition", "key", "value", "headers", "detached")
+    __slots__ = ("name", "topic", "partition", "key", "value", "tombstone", "headers", "detached")
 
     def __init__(
-        self, topic: str, partition: int, key: Optional[bytes], value: bytes, info: _Info, detached: bool
+        self, topic: str, partition: int, key: Optional[bytes], value: Optional[bytes], info: _Info, detached: bool
     ) -> None:
         self.name = info.name
         self.topic = topic
         self.partition = partition
         self.key = key
-        self.value = value
+        self.value = value or b""
+        self.tombstone = value is None
         self.headers = info.headers
         self.detached = detached
 
@@ -4142,7 +4176,8 @@ class TestRun:
         fields.extend(_header(text.encode("utf-8"), field) for text, field in _own_headers(headers))
         offset = self._offset
         self._offset += 1
-        batch = _batch(_record(0, _key_to_bytes(key), _to_bytes(value), fields), 1, _now(), offset)
+        data = None if value is None else _to_bytes(value)
+        batch = _batch(_record(0, _key_to_bytes(key), data, fields), 1, _now(), offset)
         delivery = _Delivery(1, _DELIVER.pack(0, attempt, offset, offset + 1, 0) + batch)
         return self._outcome(b"".join(self._worker._drive(self._runner.run(delivery))), wanted)
 
@@ -4199,9 +4234,12 @@ class TestRun:
                     place = (key[1 : 1 + key[0]].decode("ascii"), key[1 + key[0] :])
                     outcome.written[place] = None if value is None else _value_of(value)
                 else:
-                    info = _Info(raw)
+                    # A plain record has no event's name of its own: here it has an empty one.
+                    count, rest = _read_varint(raw, 0)
+                    is_plain = b"g.e" not in [_read_bytes(raw, rest)[0]] if count else True
+                    info = _Info(_length((count >> 1) + 1) + _header(b"g.e", b"") + raw[rest:] if is_plain else raw)
                     detached = wanted and info.reply is None
-                    outcome.emitted.append(Emitted(topic, partition, key, value or b"", info, detached))
+                    outcome.emitted.append(Emitted(topic, partition, key, value, info, detached))
             at += size
         self._memory(0).processed = processed
         return outcome
