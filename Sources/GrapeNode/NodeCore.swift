@@ -133,14 +133,16 @@ final class NodeCore {
   // MARK: Applications
 
   /// What would become of the topology; throws what speaks against it.
-  func check(_ manifest: Manifest) throws(StatusError) -> Topology {
+  ///
+  /// - Parameter topics: all topics of the log; nil: whether sources and sinks are there does not matter.
+  func check(_ manifest: Manifest, topics: Set<String>?) throws(StatusError) -> Topology {
     if let engine = engines[manifest.name.text], Int(engine.partitions) != manifest.partitions {
       throw StatusError(
         .conflict,
         "\(manifest.name) has \(engine.partitions) partitions, which are fixed once deployed; the manifest says \(manifest.partitions)"
       )
     }
-    do throws(TopologyError) { return try topology.deploying([manifest], topics: external.names) } catch {
+    do throws(TopologyError) { return try topology.deploying([manifest], topics: topics) } catch {
       throw StatusError(.conflict, error.description)
     }
   }
@@ -150,7 +152,8 @@ final class NodeCore {
     _ manifest: Manifest, version: String, directory: String, stopped: Bool,
     completion: @escaping (Result<Void, StatusError>) -> Void
   ) {
-    do throws(StatusError) { topology = try check(manifest) } catch { return completion(.failure(error)) }
+    // What is deployed has passed the check of its topics; one of them may have gone since.
+    do throws(StatusError) { topology = try check(manifest, topics: nil) } catch { return completion(.failure(error)) }
     let deployment = Deployment(
       manifest: manifest, version: version, directory: directory, routes: routes(of: manifest.name))
     let done: (Result<Void, StatusError>) -> Void = { [self] result in

@@ -238,22 +238,17 @@ final class AdminService {
     }
     switch operation {
     case "app.start":
-      engine.resume()
-      start(engine, answer, respond)
-    case "app.stop": core.external.stop(name) { engine.stop(completion: answer) }
+      resume(engine, answer, respond)
+    case "app.stop": core.stop(engine, completion: answer)
     default:
-      engine.replace(with: engine.deployment) { [self] in
-        engine.resume()
-        start(engine, answer, respond)
-      }
+      engine.replace(with: engine.deployment) { [self] in resume(engine, answer, respond) }
     }
   }
 
-  /// Has the sources of an application that takes events read again.
-  private func start(_ engine: ApplicationEngine, _ answer: () -> Void, _ respond: (Answer) -> Void) {
-    switch engine.state == .running ? core.startSources(engine) : .success(()) {
+  private func resume(_ engine: ApplicationEngine, _ answer: () -> Void, _ respond: (Answer) -> Void) {
+    switch core.resume(engine) {
     case .success: answer()
-    case .failure(let error): respond(.failure(StatusError(error)))
+    case .failure(let error): respond(.failure(error))
     }
   }
 

@@ -96,15 +96,17 @@ private enum RegistryChanges {
     try await AdminService.finishing(reactor) { finish in
       switch step {
       case .install(let installed):
-        core.value.install(
-          installed.manifest, version: installed.version, directory: installed.directory, stopped: installed.isStopped,
-          completion: finish)
+        core.value.refreshTopics { result in
+          if case .failure = result { return finish(result) }
+          core.value.install(
+            installed.manifest, version: installed.version, directory: installed.directory, stopped: installed.isStopped,
+            completion: finish)
+        }
       case .start:
-        core.value.engines[app]?.resume()
-        finish(.success(()))
+        finish(core.value.engines[app].map { core.value.resume($0) } ?? .success(()))
       case .stop:
         guard let engine = core.value.engines[app] else { return finish(.success(())) }
-        engine.stop { finish(.success(())) }
+        core.value.stop(engine) { finish(.success(())) }
       case .remove:
         guard let name = core.value.engines[app]?.name else { return finish(.success(())) }
         // Whether it may go was decided where it was removed.

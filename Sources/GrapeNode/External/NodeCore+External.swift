@@ -43,6 +43,17 @@ extension NodeCore {
     }
   }
 
+  /// Has an application take events again, and its sources read.
+  func resume(_ engine: ApplicationEngine) -> Result<Void, StatusError> {
+    engine.resume()
+    return engine.state == .running ? startSources(engine).mapError { StatusError($0) } : .success(())
+  }
+
+  /// Has an application and its sources come to rest. `completion` when nothing is under way.
+  func stop(_ engine: ApplicationEngine, completion: @escaping () -> Void) {
+    external.stop(engine.name.text) { engine.stop(completion: completion) }
+  }
+
   /// Puts another version in place. Its sources are those of the new manifest, and bring nothing while it is put there.
   func replace(
     _ engine: ApplicationEngine, with deployment: Deployment,
