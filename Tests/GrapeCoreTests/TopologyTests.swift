@@ -49,7 +49,7 @@ func flightsAndStats() throws -> [Manifest] {
     let routes = topology.routes(of: try AppName("flights"))
     let shown = Dictionary(
       uniqueKeysWithValues: routes.map { key, value in
-        (key.description, value.map { "\($0.topic) \($0.address.event) \($0.partitions)" })
+        (key.description, value.map { "\($0.topic) \($0.address?.event.text ?? "-") \($0.partitions)" })
       })
     #expect(
       shown == [

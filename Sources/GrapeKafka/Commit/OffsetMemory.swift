@@ -115,10 +115,14 @@ final class OffsetMemory: Sendable {
     }
   }
 
-  /// The partitions have gone, or come anew.
-  func forget(_ group: String, _ partitions: [TopicPartition]) {
+  /// The partitions have gone, or come anew, and with them those of the same number in topics that the group has not been joined for.
+  func forget(_ group: String, _ partitions: [TopicPartition], joined topics: Set<String>) {
+    let numbers = Set(partitions.map(\.partition))
     state.withLock { state in
       for partition in partitions { state.entries[Key(group: group, partition: partition)] = nil }
+      state.entries = state.entries.filter { key, _ in
+        key.group != group || topics.contains(key.partition.topic) || !numbers.contains(key.partition.partition)
+      }
     }
   }
 

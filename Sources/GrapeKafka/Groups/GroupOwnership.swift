@@ -11,6 +11,8 @@ final class GroupOwnership: Sendable {
     /// Another one each time that the group is joined by a first member.
     let token: UInt64
     var members = 0
+    /// That members have joined for.
+    var topics: Set<String> = []
     var consumer: GroupConsumer?
     var owned: Set<TopicPartition> = []
   }
@@ -22,14 +24,15 @@ final class GroupOwnership: Sendable {
 
   private let state = Mutex(State())
 
-  /// A member joins: from now on offsets of the group are committed for its partitions only.
-  func join(_ group: String) {
+  /// A member joins: from now on offsets of the group in these topics are committed for its partitions only.
+  func join(_ group: String, _ topics: [String]) {
     state.withLock { state in
       if state.groups[group] == nil {
         state.lastToken += 1
         state.groups[group] = Group(token: state.lastToken)
       }
       state.groups[group]!.members += 1
+      state.groups[group]!.topics.formUnion(topics)
     }
   }
 
@@ -65,11 +68,15 @@ final class GroupOwnership: Sendable {
     state.withLock { $0.groups[group].flatMap { $0.token == token ? $0.consumer : nil } }
   }
 
-  /// True if a member has the partition now, in the stay with this token.
+  /// Topics that members of this node have joined a group for.
+  func topics(of group: String) -> Set<String> { state.withLock { $0.groups[group]?.topics ?? [] } }
+
+  /// True if a member has the partition now, in the stay with this token. Topics that nobody has joined for, and in which a member
+  /// keeps offsets all the same, are its own affair: there the member's generation alone counts.
   func owns(_ partition: TopicPartition, in group: String, _ token: UInt64) -> Bool {
     state.withLock { state in
       guard let found = state.groups[group], found.token == token else { return false }
-      return found.owned.contains(partition)
+      return !found.topics.contains(partition.topic) || found.owned.contains(partition)
     }
   }
 }

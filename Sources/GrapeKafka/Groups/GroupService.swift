@@ -66,7 +66,7 @@ final class GroupService: @unchecked Sendable {
       let id = inbox.lastMember
       if inbox.closed { return id }
       inbox.members[id] = group
-      ownership.join(group)
+      ownership.join(group, topics)
       inbox.requests.append(.join(id, group: group, topics: topics, onChange: onChange))
       return id
     }
@@ -200,7 +200,7 @@ final class GroupService: @unchecked Sendable {
   func tell(_ group: NodeGroup) {
     for telling in group.members.tell() {
       let partitions = telling.assigned + telling.lost
-      if !partitions.isEmpty { memory.forget(group.name, partitions) }
+      if !partitions.isEmpty { memory.forget(group.name, partitions, joined: ownership.topics(of: group.name)) }
       if !telling.lost.isEmpty { ownership.remove(telling.lost, from: group.name) }
       if !telling.assigned.isEmpty { ownership.add(telling.assigned, to: group.name) }
       meters.count(telling)
