@@ -230,7 +230,7 @@ struct Case: Sendable, CustomTestStringConvertible {
       """),
     Case(
       head + "slots: {raw: {}}\nxyzzy: 1\n",
-      "grape.yaml:6:1: unknown field \"xyzzy\": known are grape, name, description, runtime, entry, command, partitions, slots, signals, include, exclude, config, profile"
+      "grape.yaml:6:1: unknown field \"xyzzy\": known are grape, name, description, runtime, entry, command, partitions, slots, signals, sources, include, exclude, config, profile"
     ),
   ])
   func badManifestsSayWhatIsWrongAndWhere(_ example: Case) {

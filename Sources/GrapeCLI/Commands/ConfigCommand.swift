@@ -10,6 +10,10 @@ struct ConfigCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "config",
     abstract: "The node's configuration file.",
+    discussion: """
+      EXAMPLES
+        grape config check node.yaml
+      """,
     subcommands: [Check.self])
 
   /// `grape config check`
