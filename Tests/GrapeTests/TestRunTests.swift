@@ -1,4 +1,6 @@
 import Grape
+import GrapeCore
+import GrapeWire
 import Testing
 
 @Suite struct TestRunTests {
@@ -33,6 +35,35 @@ import Testing
       return
     }
     #expect(message.contains("lost"))
+  }
+
+  @Test func `writes plain records to topics that are not Grape's, and answers the caller itself`() async throws {
+    let app = Application()
+    let shipped = app.signal("shipped")
+    app.on("order") { event, context in
+      if event.isTombstone {
+        try context.emit(shipped, [UInt8]?.none, key: event.key)
+      } else {
+        try context.emit("shipped", event.value, key: event.key, headers: event.headers)
+      }
+    }
+    let run = try TestRun(app, routes: ["shipped": ["topic:shipments", "stats@flight"]])
+    let both = try await run.send("order", "tea", key: "k", headers: [.init("a", "1"), .init("traceparent", "00-1")])
+    #expect(both.emitted.map(\.topic) == ["shipments", "stats.events"])
+    #expect(both.emitted.map(\.name) == ["", "flight"] && both.emitted.map(\.carriesOrigin) == [false, true])
+    #expect(both.emitted[0].headers == [.init("traceparent", "00-1"), .init("a", "1")])
+    #expect(both.replies.isEmpty)
+    let alone = try TestRun(app, routes: ["shipped": ["topic:shipments"]], partitions: 7)
+    for _ in 0..<3 {
+      let gone = try await alone.send("order", [UInt8]?.none, key: "k")
+      #expect(gone.emitted.map(\.isTombstone) == [true] && gone.emitted[0].headers.isEmpty)
+      let key = ByteSlice("k")
+      #expect(gone.emitted[0].partition == Partitioner.partition(forKey: key.unsafeBytes, of: 7))
+      // Nobody behind the topic can answer: the handler's end does.
+      #expect(gone.replies.count == 1 && gone.reply?.status == .ok)
+    }
+    let empty = try await alone.send("order", "", key: "k")
+    #expect(empty.emitted.map(\.isTombstone) == [false])
   }
 
   @Test func `tells verdicts`() async throws {

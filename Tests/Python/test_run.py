@@ -83,6 +83,42 @@ class TestingHandlers(unittest.TestCase):
         self.assertEqual([e.topic for e in outcome.emitted], ["stats.events", "audit.events"])
         self.assertEqual(outcome.emitted[0].partition, fake_node.murmur2_partition(b"k", 4))
 
+    def test_what_goes_to_a_topic_that_is_not_grapes_is_a_plain_record(self):
+        app = grape.Application()
+
+        @app.on("order")
+        def order(event, ctx):
+            ctx.emit("shipped", None if event.tombstone else event.value, key=event.key, headers=event.headers or None)
+
+        shipments = {"topic": "shipments", "partitions": 7, "external": True}
+        with grape.TestRun(app, routes={"shipped": [shipments]}) as run:
+            outcome = run.send("order", b"tea", key="k", headers=[("a", b"1"), ("traceparent", b"00-1"), ("n", None)])
+            (record,) = outcome.emitted
+            self.assertEqual((record.name, record.topic, record.value, record.tombstone), ("", "shipments", b"tea", False))
+            self.assertEqual(record.partition, fake_node.murmur2_partition(b"k", 7))
+            self.assertEqual(dict(record.headers), {"a": b"1", "traceparent": b"00-1", "n": None})
+            # Nobody behind the topic can answer: the end of the handler does.
+            self.assertEqual(outcome.replies, [None])
+            for wanted in (True, False, False):
+                (gone,) = run.send("order", None, key="k", wanted=wanted).emitted
+                self.assertEqual((gone.value, gone.tombstone, dict(gone.headers)), (b"", True, {}))
+            (empty,) = run.send("order", b"", key="k", wanted=False).emitted
+            self.assertEqual((empty.value, empty.tombstone), (b"", False))
+        both = grape.TestRun(app, routes={"shipped": [shipments, {"topic": "stats.events", "event": "flight", "partitions": 1}]})
+        outcome = both.send("order", b"tea", key="k", headers={"a": b"1"})
+        self.assertEqual([(e.name, e.topic) for e in outcome.emitted], [("", "shipments"), ("flight", "stats.events")])
+        self.assertEqual([dict(e.headers) for e in outcome.emitted], [{"a": b"1"}, {"a": b"1"}])
+        self.assertEqual((outcome.emitted[1].detached, outcome.replies), (False, []))
+
+    def test_a_null_value_differs_from_an_empty_one(self):
+        app = grape.Application()
+        seen = []
+        app.on("in")(lambda event, ctx: seen.append((event.value, event.tombstone)))
+        with grape.TestRun(app) as run:
+            for value in (None, b"", b"x", None):
+                run.send("in", value)
+        self.assertEqual(seen, [(b"", True), (b"", False), (b"x", False), (b"", True)])
+
     def test_sending_an_event_without_handler_names_those_there_are(self):
         with self.assertRaisesRegex(ValueError, "ask, broken, later, raw"):
             grape.TestRun(application()).send("rwa")

@@ -53,6 +53,12 @@ public final class SourceBridge {
     }
   }
 
+  /// Leaves the group with everything under way, as the death of the process does in the end.
+  package func leaveGroup() {
+    if let membership { environment.gate.log.leave(membership) }
+    membership = nil
+  }
+
   private func take(_ change: GroupChange) {
     for place in change.lost {
       lanes[place]?.abandon()
