@@ -69,7 +69,7 @@ import Testing
     // There is no application shop: its name is just a name.
     let topology = try Topology().deploying([other], topics: ["shop.events"])
     #expect(
-      try refusal { _ = try topology.deploying([shop()]) }
+      refusal { _ = try topology.deploying([shop()]) }
         == "shop: needs the topic shop.events, which other uses as one that is not Grape's: deploy under another name")
     #expect(try topology.ownership(of: TopicName("shop.events")) == nil)
     #expect(try topology.ownership(of: TopicName("other.state")) == "other.state belongs to the application other")

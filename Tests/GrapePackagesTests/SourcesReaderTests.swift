@@ -52,7 +52,8 @@ import Testing
         "grape.yaml:7:3: sources.orders: the field \"slot\" is missing: name the slot that the topic's records come to, for instance \"slot: order\""
       ),
       Case(
-        head + "slots: {raw: }\nsources:\n  orders:\n    slot: raw\n    start: yesterday\n    key: subject\n    optional: maybe\n    from: latest\n",
+        head
+          + "slots: {raw: }\nsources:\n  orders:\n    slot: raw\n    start: yesterday\n    key: subject\n    optional: maybe\n    from: latest\n",
         """
         grape.yaml:9:12: sources.orders.start: "yesterday" is no start: use earliest, latest or a time (2026-11-01T00:00:00Z)
         grape.yaml:10:10: sources.orders.key: "subject" is no source of keys: use record (the record's own key) or header:NAME
@@ -76,7 +77,8 @@ import Testing
         """),
       Case(
         head + "slots: {raw: }\nsinks: {x: y}\n",
-        "grape.yaml:6:1: unknown field \"sinks\": use signals (a signal's \"topics\" are where its events go besides slots)"),
+        "grape.yaml:6:1: unknown field \"sinks\": use signals (a signal's \"topics\" are where its events go besides slots)"
+      ),
     ])
   func problems(_ example: Case) {
     #expect(GrapePackagesTests.problems(example.yaml) == example.expected)

@@ -301,7 +301,8 @@ import Testing
     for partition in 0..<4 { try await rig.put(["\(partition)++"], Int32(partition)) }
     rig.settle()
     #expect(source(second)["partitions"]?.array?.count == 4)
-    #expect(try await rig.values().count == 12 && Set(rig.values()).count == 12)
+    let values = try await rig.values()
+    #expect(values.count == 12 && Set(values).count == 12)
   }
 
   @Test("While too much is on its way to the log, sources wait")
@@ -314,7 +315,8 @@ import Testing
     #expect(try await rig.values() == [])
     rig.gate.release(rig.gate.workerLimit + 1)
     rig.settle()
-    #expect(try await rig.values() == ["1"] && bridge.isIdle)
+    #expect(try await rig.values() == ["1"])
+    #expect(bridge.isIdle)
   }
 
   @Test("Partitions that are added are read from their beginning, whatever the start")
