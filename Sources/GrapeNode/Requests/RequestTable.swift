@@ -294,10 +294,13 @@ final class RequestTable {
       guard let id = CorrelationID(key) else { return }
       return replied(id, .init(status: status, value: record.value), offset)
     }
-    // Later ones are known since they were begun.
-    guard isLoading, let value = record.value else { return }
+    guard let value = record.value else { return }
     let marker = try RequestMarker(value)
-    guard index.entry(marker.id) == nil else { return }
+    // This node's own are known since they were begun. Of two that came at the same time at two nodes both have run; the one that is
+    // known first counts from now on.
+    guard index.entry(marker.id) == nil,
+      isLoading || index.find(ByteSlice(copying: key), now: grape_realtime_ms(), window: window) == nil
+    else { return }
     var entry = RequestIndex.Entry(marker, time: placed.timestamp, markerOffset: offset)
     // It has outlived the node, but perhaps not the machine yet.
     entry.durability = .os
