@@ -48,7 +48,8 @@ final class NodeCore {
   ///   - sharesLog: other nodes may work on the log; its commits can fail one by one.
   ///   - onFailure: called when a log that others work on, too, takes no more from this node, which is of no use then.
   init(
-    configuration: NodeConfiguration, log: any EventLog, sharesLog: Bool, onFailure: @escaping () -> Void, state: StateKeeper, reactor: Reactor,
+    configuration: NodeConfiguration, log: any EventLog, sharesLog: Bool, onFailure: @escaping () -> Void,
+    state: StateKeeper, reactor: Reactor,
     launcher: LaunchPlanner,
     logger: Logger
   ) {

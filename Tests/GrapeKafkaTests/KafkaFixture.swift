@@ -23,6 +23,8 @@ enum KafkaFixture {
     var configuration = try configuration()
     change(&configuration)
     let final = configuration
-    return EventLogFixture(open: { try KafkaEventLog(final) }, reopen: { _ in try KafkaEventLog(final) })
+    return EventLogFixture(
+      open: { try KafkaEventLog(final) }, reopen: { _ in try KafkaEventLog(final) },
+      traits: [.regroupsBatches, .leavesGaps, .tellsMembersLater, .showsPartitionsApart])
   }
 }

@@ -1,8 +1,7 @@
 internal import CRDKafka
 internal import GrapeLog
 
-/// This node as one member of a consumer group on the cluster. It fetches nothing: partitions are paused as they are
-/// assigned, since the reader reads them.
+/// This node as one member of a consumer group on the cluster. It fetches nothing: the reader reads the partitions.
 ///
 /// `@unchecked Sendable`: the thread that serves the groups uses it; others only ask for its identity, which librdkafka
 /// allows on any thread.
@@ -76,31 +75,27 @@ final class GroupConsumer: @unchecked Sendable {
     rd_kafka_rebalance_protocol(client.pointer).map { String(cString: $0) } == "COOPERATIVE"
   }
 
-  /// Answers `assigned`.
-  func accept(_ partitions: Partitions) throws(LogError) {
-    let list = PartitionList(capacity: partitions.count)
-    for partition in partitions {
-      list.add(partition.topic, partition.partition, offset: Int64(RD_KAFKA_OFFSET_END))
-    }
+  /// Answers `assigned`. What librdkafka is told to fetch is nothing; it keeps what the group has given to this member
+  /// apart from that.
+  func accept() throws(LogError) {
+    let nothing = PartitionList()
     let doing = "taking partitions of group \(group)"
     if isCooperative {
-      if let error = rd_kafka_incremental_assign(client.pointer, list.pointer) {
+      if let error = rd_kafka_incremental_assign(client.pointer, nothing.pointer) {
         throw KafkaError.log(consuming: error, doing)
       }
     } else {
-      let code = rd_kafka_assign(client.pointer, list.pointer)
+      let code = rd_kafka_assign(client.pointer, nothing.pointer)
       if code != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError.log(code, doing) }
     }
-    if !partitions.isEmpty { rd_kafka_pause_partitions(client.pointer, list.pointer) }
   }
 
-  /// Answers `revoked`: from now on others may have them.
-  func release(_ partitions: Partitions) throws(LogError) {
-    let list = PartitionList(capacity: partitions.count)
-    for partition in partitions { list.add(partition.topic, partition.partition, offset: 0) }
+  /// Answers `revoked`: from now on others may have what was to be given back.
+  func release() throws(LogError) {
+    let nothing = PartitionList()
     let doing = "giving partitions of group \(group) back"
     if isCooperative {
-      if let error = rd_kafka_incremental_unassign(client.pointer, list.pointer) {
+      if let error = rd_kafka_incremental_unassign(client.pointer, nothing.pointer) {
         throw KafkaError.log(consuming: error, doing)
       }
     } else {

@@ -48,7 +48,7 @@ extension GroupService {
     case .assigned(let partitions):
       meters.rebalanced()
       do throws(LogError) {
-        try consumer.accept(partitions)
+        try consumer.accept()
       } catch {
         // librdkafka goes on from here as it sees fit; what it did not take it does not have.
         note(3, error.message)
@@ -59,7 +59,7 @@ extension GroupService {
       settle(group)
     case .revoked(let partitions, let isLost):
       meters.rebalanced()
-      group.revocation = (partitions, MonotonicClock.after(milliseconds: configuration.revocationTimeout))
+      group.revocationDeadline = MonotonicClock.after(milliseconds: configuration.revocationTimeout)
       if isLost { group.members.lose(own(partitions)) } else { group.members.revoke(own(partitions)) }
       settle(group)
     case .failed(let code, let text, let isFatal):
@@ -83,11 +83,10 @@ extension GroupService {
 
   /// Gives back to the cluster what it wants back.
   func release(_ group: NodeGroup) {
-    guard let revocation = group.revocation else { return }
-    group.revocation = nil
+    group.revocationDeadline = nil
     group.members.release()
     do throws(LogError) {
-      try group.consumer?.release(revocation.partitions)
+      try group.consumer?.release()
     } catch {
       note(3, error.message)
       meters.failed(error)
@@ -98,7 +97,7 @@ extension GroupService {
   private func abandon(_ consumer: GroupConsumer, _ group: NodeGroup) {
     group.consumer = nil
     group.subscription = []
-    group.revocation = nil
+    group.revocationDeadline = nil
     ownership.setConsumer(nil, of: group.name)
     group.members.loseAll()
     tell(group)
@@ -108,8 +107,8 @@ extension GroupService {
   /// Leaves the group on the cluster.
   func dismiss(_ consumer: GroupConsumer, of group: NodeGroup) {
     do throws(LogError) {
-      if let revocation = group.revocation { try consumer.release(revocation.partitions) }
-      group.revocation = nil
+      if group.revocationDeadline != nil { try consumer.release() }
+      group.revocationDeadline = nil
       try consumer.close()
       leaving.append(
         LeavingConsumer(consumer: consumer, group: group.name, deadline: MonotonicClock.now + Self.leaveTime))
@@ -124,8 +123,8 @@ extension GroupService {
   private func answer(_ event: GroupConsumer.Event, _ consumer: GroupConsumer) {
     do throws(LogError) {
       switch event {
-      case .assigned(let partitions): try consumer.accept(partitions)
-      case .revoked(let partitions, _): try consumer.release(partitions)
+      case .assigned: try consumer.accept()
+      case .revoked: try consumer.release()
       case .failed, .other: break
       }
     } catch {

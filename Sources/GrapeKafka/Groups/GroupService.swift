@@ -129,7 +129,7 @@ final class GroupService: @unchecked Sendable {
   /// When there is something to do though nobody asks.
   private var nextTime: Int64? {
     var times = timers.map(\.deadline) + leaving.map(\.deadline) + groups.values.compactMap(\.retryAt)
-    times += groups.values.compactMap { $0.revocation?.deadline }
+    times += groups.values.compactMap(\.revocationDeadline)
     if groups.values.contains(where: { $0.consumer != nil }) {
       times.append(MonotonicClock.after(milliseconds: configuration.pollInterval))
     }
@@ -191,7 +191,7 @@ final class GroupService: @unchecked Sendable {
   /// Tells the members what is to be told, and gives back what nobody has any more.
   func settle(_ group: NodeGroup) {
     tell(group)
-    if group.revocation != nil && group.members.isReleased {
+    if group.revocationDeadline != nil && group.members.isReleased {
       release(group)
       tell(group)
     }
@@ -232,7 +232,7 @@ final class GroupService: @unchecked Sendable {
       settle(group)
     }
     for group in Array(groups.values) {
-      if let revocation = group.revocation, revocation.deadline <= now {
+      if let deadline = group.revocationDeadline, deadline <= now {
         group.members.giveUpLeaving()
         settle(group)
       }

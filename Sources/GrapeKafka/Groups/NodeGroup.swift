@@ -9,9 +9,9 @@ final class NodeGroup {
   var consumer: GroupConsumer?
   /// What the consumer has subscribed to, by names on the cluster.
   var subscription: Set<String> = []
-  /// What the cluster wants back, by names on the cluster, and when time is over for that (nanoseconds of the monotonic
-  /// clock).
-  var revocation: (partitions: [TopicPartition], deadline: Int64)?
+  /// When time is over for giving back what the cluster wants back, nanoseconds of the monotonic clock; nil: it wants
+  /// nothing.
+  var revocationDeadline: Int64?
   /// When to try again to make a consumer.
   var retryAt: Int64?
 

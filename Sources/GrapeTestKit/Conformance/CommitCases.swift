@@ -136,26 +136,61 @@ extension EventLogConformance {
       try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask {
           for number in 0..<200 {
+            // In each partition more than one record, so that there are parts of it there too.
+            let values = ["\(number) a", "\(number) b"]
             try await probe.log.commit(
               Transaction(
                 durability: .os,
-                appends: [SampleBatch.append(["\(number)"], to: first), SampleBatch.append(["\(number)"], to: second)]))
+                appends: [SampleBatch.append(values, to: first), SampleBatch.append(values, to: second)]))
           }
         }
         group.addTask {
-          while true {
-            // Asked for second, the second partition can only be further.
-            let one = try await probe.log.bounds(of: first).end
-            let other = try await probe.log.bounds(of: second).end
-            try expect(other >= one, "the halves of a transaction: \(one) and \(other)")
-            if one == 200 { return }
-            await probe.log.waitUntilAvailable(first, after: one)
+          var one = Follower(partition: first)
+          var other = Follower(partition: second)
+          while one.count < 400 {
+            await probe.log.waitUntilAvailable(first, after: one.next)
+            try await one.readAll(probe)
+            try expect(one.count % 2, equals: 0, "records of half a transaction")
+            // Read second, the second partition can only be further.
+            try await other.readAll(probe)
+            try expect(other.count % 2, equals: 0, "records of half a transaction")
+            if !probe.has(.showsPartitionsApart) {
+              try expect(other.count >= one.count, "the halves of a transaction: \(one.count) and \(other.count)")
+            }
           }
         }
         try await group.waitForAll()
       }
+      // The receipts said that all is visible.
+      try expect(try await probe.records(of: second).count, equals: 400, "records of the second partition")
+    },
+    Case("when nothing is under way, partitions are settled") { probe in
+      try await probe.createTopic("a", partitions: 2)
+      let partitions = [TopicPartition("a", 0), TopicPartition("a", 1)]
+      try await probe.log.settled(partitions)
+      try await probe.log.commit(Transaction(appends: partitions.map { SampleBatch.append(["x"], to: $0) }))
+      try await probe.log.settled(partitions)
+      try await probe.log.settled([])
+      for partition in partitions { try expect(try await probe.records(of: partition), equals: ["x"], "records") }
     },
   ]
+}
+
+/// Counts a partition's records as they come.
+private struct Follower {
+  let partition: TopicPartition
+  var next: Int64 = 0
+  var count = 0
+
+  /// Counts up to where the partition ended when it was last read.
+  mutating func readAll(_ probe: LogProbe) async throws {
+    while true {
+      let result = try await probe.log.read(partition, from: next, maxBytes: 10_000)
+      for batch in result.batches { count += try SampleBatch.records(in: batch).filter { $0.offset >= next }.count }
+      next = result.nextOffset
+      if result.batches.isEmpty { return }
+    }
+  }
 }
 
 /// Answers to commits by number.

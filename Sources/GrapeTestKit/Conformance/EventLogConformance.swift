@@ -54,13 +54,30 @@ public struct EventLogFixture: Sendable {
   public var open: @Sendable () async throws -> any EventLog
   /// Given a log that was closed, opens another on the same data. Nil: nothing survives.
   public var reopen: (@Sendable (any EventLog) async throws -> any EventLog)?
+  public var traits: Traits
 
   public init(
     open: @escaping @Sendable () async throws -> any EventLog,
-    reopen: (@Sendable (any EventLog) async throws -> any EventLog)? = nil
+    reopen: (@Sendable (any EventLog) async throws -> any EventLog)? = nil, traits: Traits = []
   ) {
     self.open = open
     self.reopen = reopen
+    self.traits = traits
+  }
+
+  /// In what a log may keep the contract in its own way: the cases then hold it to what is promised all the same.
+  public struct Traits: OptionSet, Sendable {
+    public let rawValue: Int
+    public init(rawValue: Int) { self.rawValue = rawValue }
+
+    /// Reads gather records in batches of their own, which begin where they were asked to.
+    public static let regroupsBatches = Traits(rawValue: 1)
+    /// Offsets of records ascend, but not always by one.
+    public static let leavesGaps = Traits(rawValue: 2)
+    /// Members of groups are told of changes after the operation that led to them.
+    public static let tellsMembersLater = Traits(rawValue: 4)
+    /// A transaction becomes visible whole in each partition, but perhaps in one after the other.
+    public static let showsPartitionsApart = Traits(rawValue: 8)
   }
 }
 
