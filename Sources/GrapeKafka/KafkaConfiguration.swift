@@ -68,11 +68,16 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
     [
       ("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "10000"),
       ("heartbeat.interval.ms", "3000"), ("topic.metadata.refresh.interval.ms", "5000"),
+      ("max.poll.interval.ms", String(maxPollInterval)),
     ].filter { settings[$0.0] == nil }
   }
 
-  /// How often members of groups must at least be seen to be alive, milliseconds.
-  private var maxPollInterval: Int { settings["max.poll.interval.ms"].flatMap { Int($0) } ?? 300_000 }
+  /// How often members of groups must at least be seen to be alive, milliseconds. The cluster also waits for so long for a member that
+  /// died while partitions were being given out anew, so it is no more than giving them up takes.
+  private var maxPollInterval: Int {
+    settings["max.poll.interval.ms"].flatMap { Int($0) }
+      ?? max(revocationTimeout + 10_000, settings["session.timeout.ms"].flatMap { Int($0) } ?? 10_000)
+  }
   /// How often the thread that serves the groups wakes at least, milliseconds.
   var pollInterval: Int { max(50, maxPollInterval / 4) }
 
