@@ -23,7 +23,7 @@ struct FuzzTarget: Sendable {
   }
 
   static let all: [FuzzTarget] = [
-    recordBatch, eventBatch, eventHeaders, frame, clientRequests, clientAnswers, workerFrames, laneNotes,
+    recordBatch, eventBatch, sourceBatch, eventHeaders, frame, clientRequests, clientAnswers, workerFrames, laneNotes,
     commitGroup, segmentHeader, checkpoint, indexFile, json, names, manifest, profile, glob, archive,
   ]
 }

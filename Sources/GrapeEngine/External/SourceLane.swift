@@ -202,7 +202,7 @@ final class SourceLane {
   private func translated(_ result: SourceWork.Result) {
     guard !machine.hasEnded else { return }
     guard result.next > (machine.position ?? 0) || result.damage == nil else {
-      report("\(result.damage ?? "") It is tried again every half minute.")
+      report("\(result.damage ?? ""); it is looked at again every half minute")
       return perform(machine.stuck())
     }
     self.result = result

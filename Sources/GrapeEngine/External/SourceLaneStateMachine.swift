@@ -63,6 +63,8 @@ struct SourceLaneStateMachine {
   /// It is to end as soon as nothing is under way.
   private var isEnding = false
   private var failures = 0
+  /// The last read was of what is not there: once more, and it waits, lest it goes round in circles.
+  private var isMisplaced = false
   private var care = SourceWork.Care.none
   /// Next offset that is to be dealt with, as the log has it; nil: not known yet.
   private(set) var position: Int64?
@@ -112,6 +114,7 @@ struct SourceLaneStateMachine {
   mutating func read(isEmpty: Bool, next: Int64, end: Int64) -> Action {
     guard case .reading(let offset) = state else { return .none }
     self.end = end
+    isMisplaced = false
     if isEnding { return finished() }
     if isEmpty {
       failures = 0
@@ -199,8 +202,8 @@ struct SourceLaneStateMachine {
       state = .translating(from)
       return .translate(from: from, care: care)
     }
-    if failure == .outOfRange, failures == 0 {
-      failures = 1
+    if failure == .outOfRange, !isMisplaced {
+      isMisplaced = true
       state = .locating
       return .locate
     }

@@ -66,8 +66,16 @@ struct SourceWork: Sendable {
         continue
       }
       var reader = unpacked.reader()
+      var previous: Int32 = -1
       do throws(WireError) {
         while let record = try reader.next() {
+          // A place outside of the batch would be committed, and could not be read from.
+          guard record.offsetDelta > previous, record.offsetDelta <= unpacked.header.lastOffsetDelta else {
+            throw WireError(
+              .malformed,
+              "offset delta \(record.offsetDelta) behind \(previous), the last is \(unpacked.header.lastOffsetDelta)")
+          }
+          previous = record.offsetDelta
           let offset = batch.baseOffset + Int64(record.offsetDelta)
           guard offset >= from else { continue }
           guard taken < mostRecords, builder.byteCount < Self.transactionBytes else {

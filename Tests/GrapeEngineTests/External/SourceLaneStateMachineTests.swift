@@ -84,7 +84,7 @@ import Testing
     #expect(machine.failed(.outOfRange) == .locate)
     // Not in a circle.
     _ = machine.located(5, end: 9, isCommitted: true)
-    #expect(machine.failed(.outOfRange) == .rest(2_000_000_000))
+    #expect(machine.failed(.outOfRange) == .rest(1_000_000_000))
   }
 
   @Test("What is too large for the log is tried alone, then set aside")

@@ -121,7 +121,7 @@ import Testing
     ]
     var notUTF8 = records
     notUTF8[3].headers = [TestHeader("good", "1"), TestHeader(name: [0xff], value: [1])]
-    let batch = try TestBatches.pack(notUTF8, sections: [1: [], 2: [4, 2, 0x61]])
+    let batch = try TestBatches.pack(notUTF8, sections: [1: [2], 2: [4, 2, 0x61]])
     let result = run([TestBatches.placed(batch, at: 100)], .test(eventLimit: 1000), from: 100)
     let (events, letters) = try contents(result)
     #expect(Set(events.values.joined().compactMap(\.valueText)) == ["1", "6"])
@@ -215,7 +215,9 @@ import Testing
           record.headers.append(
             TestHeader(name: name, value: Bool.random(using: &random) ? Array(values[0].utf8) : bytes(20)))
         }
-        if Int.random(in: 0..<8, using: &random) == 0 { sections[number] = bytes(40) }
+        if Int.random(in: 0..<8, using: &random) == 0 {
+          sections[number] = [UInt8.random(in: 0...255, using: &random)] + bytes(40)
+        }
         records.append(record)
       }
       let level: Int32? = Bool.random(using: &random) ? 1 : nil
