@@ -8,14 +8,14 @@ internal import Synchronization
 /// Threads: one commits, one reads, one asks for offsets, one administers; each blocks in librdkafka or sleeps.
 /// Completions are called on these, and sometimes before the call returns.
 public final class KafkaEventLog: EventLog {
-  private let configuration: KafkaConfiguration
-  private let directory: TopicDirectory
+  let configuration: KafkaConfiguration
+  let directory: TopicDirectory
   private let committer: Committer
   private let reader: Reader
   private let queries: PartitionQueries
   private let openTransactions: OpenTransactions
-  private let admin: KafkaAdmin
-  private let adminLane: Lane
+  let admin: KafkaAdmin
+  let adminLane: Lane
   private let groups: GroupService
   private let closing = Mutex<Closing>(.open)
 

@@ -63,7 +63,7 @@ struct NodeService: Service {
     do {
       try claimSocket()
       try LaunchPlanner.installSDKs(in: configuration.dataDirectory + "/sdk")
-      let topics = TopicKeeper(log: log, cluster: opened.cluster, logger: logger)
+      let topics = TopicKeeper(log: log, cluster: opened.cluster, details: opened.topicDetails, logger: logger)
       try await ensureOwnTopics(topics, isShared: opened.isShared)
       let thread = try WorkThread(name: "deployer")
       let deployer = Deployer(

@@ -21,6 +21,8 @@ struct NodeLog: Sendable {
   var isShared = false
   /// What topics are on the cluster; nil: there is none.
   var cluster: ClusterTopics?
+  /// What the cluster has of its topics beyond the contract of logs; nil: there is none.
+  var topicDetails: (@Sendable () async throws(LogError) -> [String: KafkaTopicDetails])?
   /// Runs the reactor on the thread that it is called on.
   var run: @Sendable (_ reactor: () -> Void) -> Void = { $0() }
   /// To be called by the reactor at the end of each turn.
@@ -98,6 +100,12 @@ struct NodeLog: Sendable {
       }
       return NodeLog(
         log: log, kind: "kafka", isShared: true, cluster: ClusterTopics(kafka),
+        topicDetails: { () async throws(LogError) in
+          let result: Result<[String: KafkaTopicDetails], LogError> = await withCheckedContinuation { continuation in
+            log.topicDetails { continuation.resume(returning: $0) }
+          }
+          return try result.get()
+        },
         statistics: { ["kind": "kafka", "brokers": .string(brokers)] },
         lock: lock)
     } catch {

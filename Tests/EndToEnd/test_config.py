@@ -261,11 +261,23 @@ class OnKafka(Configured):
         self.assertEqual(
             {topic["state"] for topic in node.grape("log", "topics", "--plan", "--json").json["topics"]}, {"there"}
         )
-        missing = node.grape(
-            "log", "topics", "--plan", "--name", "n9", "--format", "commands"
-        ).text.splitlines()
+        missing = node.grape("log", "topics", "--plan", "--name", "n9", "--format", "commands").text.splitlines()
         self.assertEqual(sum(line.startswith("kafka-topics.sh") for line in missing), 1, missing)
         self.assertIn(f"--topic {self.namespace}_grape.replies.n9 ", "\n".join(missing))
+
+    def test_topics_that_are_not_as_new_ones_would_be_are_told_and_left_alone(self):
+        node = self.serve("--config", self.config("n1"), data="n1")
+        self.assertEqual(node.terminate(), 0)
+        path = self.config("n1")
+        settings = json.loads(path.read_text())
+        settings["kafka"]["topic-settings"] = {"max.message.bytes": "1000000"}
+        path.write_text(json.dumps(settings))
+        node = self.serve("--config", path, data="n1")
+        self.assertRegex(node.log.read_text(), r"not as the configuration wants.*_grape\.registry")
+        self.assertRegex(node.log.read_text(), r"kafka-configs\.sh .*--add-config max\.message\.bytes=1000000")
+        found = node.grape("log", "topics", "--plan", "--json").json["topics"]
+        self.assertEqual({topic["state"] for topic in found}, {"differs"})
+        self.assertEqual(found[0]["differences"], ["has max.message.bytes=68157440 instead of 1000000"])
 
     def test_commands_on_the_logs_files_say_that_there_are_none(self):
         node = self.serve("--config", self.config("n1"), data="n1")

@@ -42,7 +42,9 @@ private func problems(_ yaml: String) -> String {
         commit-timeout: 20s
         commit-interval: 5ms
         commit-size: 1MiB
+        transaction-timeout: 8s
         session-timeout: 6s
+        revocation-timeout: 9s
         settings: {security.protocol: sasl_ssl, socket.keepalive.enable: true, socket.timeout.ms: 5000}
         secrets:
           sasl.password: {file: secrets/kafka}
@@ -66,7 +68,7 @@ private func problems(_ yaml: String) -> String {
     #expect(kafka.commitSize?.value == 1 << 20)
     #expect(kafka.sessionTimeout?.value == .seconds(6))
     #expect(kafka.settings.mapValues(\.value)["socket.timeout.ms"] == "5000")
-    #expect(kafka.secrets["sasl.password"] == Placed(.file("/etc/grape/secrets/kafka"), "node.yaml:19:5"))
+    #expect(kafka.secrets["sasl.password"] == Placed(.file("/etc/grape/secrets/kafka"), "node.yaml:21:5"))
     #expect(kafka.secrets["ssl.key.password"]?.value == .environment("KEY_PASSWORD"))
     #expect(kafka.topicSettings["min.insync.replicas"]?.value == "2")
 
@@ -75,6 +77,8 @@ private func problems(_ yaml: String) -> String {
     #expect(configuration.requestTimeout == 5_000 && configuration.commitTimeout == 20_000)
     #expect(configuration.commitInterval == 5 && configuration.commitBytes == 1 << 20)
     #expect(configuration.settings["session.timeout.ms"] == "6000")
+    #expect(configuration.settings["heartbeat.interval.ms"] == "2000")
+    #expect(configuration.transactionTimeout == 8_000 && configuration.revocationTimeout == 9_000)
     #expect(configuration.settings["security.protocol"] == "sasl_ssl")
     #expect(configuration.topicSettings["min.insync.replicas"] == "2")
     #expect(configuration.topicSettings["max.message.bytes"] != nil)

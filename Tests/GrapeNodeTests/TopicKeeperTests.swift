@@ -190,6 +190,35 @@ import Testing
         == [.partitions(has: 3, wanted: 2), .cleanup(has: .delete, wanted: .compact)])
   }
 
+  @Test func copiesAndSettingsOfAClusterAreCompared() throws {
+    var configuration = KafkaConfiguration(bootstrapServers: "k:9092", transactionalID: "n")
+    configuration.topicSettings = ["min.insync.replicas": "2", "max.message.bytes": "100"]
+    let anyCopies = ClusterTopics(configuration)
+    configuration.replicationFactor = 3
+    let cluster = ClusterTopics(configuration)
+    let good = KafkaTopicDetails(
+      replication: 3, settings: ["min.insync.replicas": "2", "max.message.bytes": "100", "other": "1"])
+    #expect(cluster.differences(of: good).isEmpty)
+    #expect(KafkaTopicDetails(json: good.json(["min.insync.replicas"]))?.settings == ["min.insync.replicas": "2"])
+    var poor = good
+    poor.replication = 1
+    #expect(cluster.differences(of: poor) == [.copies(has: 1, wanted: 3)])
+    #expect(anyCopies.differences(of: poor).isEmpty)
+    poor.settings["min.insync.replicas"] = "1"
+    poor.settings["max.message.bytes"] = nil
+    let differences = cluster.differences(of: poor)
+    #expect(
+      differences.map(\.text).joined(separator: ", ") == "has 1 copy of a partition instead of 3, has "
+        + "max.message.bytes= instead of 100, has min.insync.replicas=1 instead of 2")
+    #expect(differences.filter { !$0.isHarmless }.isEmpty)
+    let topic = PlannedTopic("t", TopicConfiguration(partitions: 1), purpose: "test")
+    #expect(
+      cluster.alterCommand(topic, differences)?.hasSuffix(
+        "--entity-name t --add-config max.message.bytes=100,min.insync.replicas=2") == true)
+    // Without the right to describe a topic nothing is known of its settings.
+    #expect(cluster.differences(of: KafkaTopicDetails(replication: 3, settings: [:])).isEmpty)
+  }
+
   @Test func commandsCarryEverySettingAndSurviveAShell() throws {
     var configuration = KafkaConfiguration(bootstrapServers: "k1:9092,k2:9092", transactionalID: "n")
     configuration.namespace = "prod."

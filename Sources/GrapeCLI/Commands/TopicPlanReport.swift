@@ -1,5 +1,6 @@
 import Grape
 import GrapeCore
+import GrapeKafka
 import GrapeLog
 import GrapeNode
 import GrapePackages
@@ -10,7 +11,14 @@ struct TopicPlanReport {
   /// Nil: the log is the embedded one.
   private let cluster: ClusterTopics?
   /// What is there; nil: no node was asked.
-  private let existing: [String: TopicConfiguration]?
+  private let existing: [String: Existing]?
+
+  /// A topic that is there.
+  private struct Existing {
+    var configuration: TopicConfiguration
+    /// On a cluster.
+    var details: KafkaTopicDetails?
+  }
 
   /// Puts the plan together. Errors: a folder without a good manifest, wrong settings, a node that was named and does not
   /// answer.
@@ -45,7 +53,7 @@ struct TopicPlanReport {
   private struct Answer {
     var plan: [PlannedTopic]
     var cluster: ClusterTopics?
-    var existing: [String: TopicConfiguration]
+    var existing: [String: Existing]
   }
 
   /// Asks the node that was named, or the one that is found if settings name no other log. Nil: none is running.
@@ -57,11 +65,13 @@ struct TopicPlanReport {
       return nil
     }
     let plan = try node.ask("log.plan")
-    var existing: [String: TopicConfiguration] = [:]
+    var existing: [String: Existing] = [:]
     for topic in try node.ask("log.topics")["topics"]?.array ?? [] {
-      if let name = topic["name"]?.string {
-        existing[name] = topic["configuration"].flatMap { TopicConfiguration(json: $0) }
-      }
+      guard let name = topic["name"]?.string,
+        let configuration = topic["configuration"].flatMap({ TopicConfiguration(json: $0) })
+      else { continue }
+      existing[name] = Existing(
+        configuration: configuration, details: topic["details"].flatMap { KafkaTopicDetails(json: $0) })
     }
     let cluster = plan["cluster"].flatMap { ClusterTopics(json: $0) }
     let namespace = settings.kafka.namespace?.value ?? ""
@@ -82,7 +92,8 @@ struct TopicPlanReport {
   private func state(_ topic: PlannedTopic) -> (state: State, differences: [TopicDifference])? {
     guard let existing else { return nil }
     guard let found = existing[topic.name] else { return (.missing, []) }
-    let differences = topic.differences(from: found)
+    var differences = topic.differences(from: found.configuration)
+    if let details = found.details { differences += cluster?.differences(of: details) ?? [] }
     return (differences.isEmpty ? .there : .differs, differences)
   }
 
@@ -174,7 +185,8 @@ extension TopicPlanReport {
       Output.line("# \(purpose)")
       Output.line(
         command(topic).map { $0 + " \"$@\"" }
-          ?? "# The number of partitions cannot be changed: delete the topic, or change the application.")
+          ?? "# No command of this script mends that: the number of partitions stays what it is, and "
+          + "kafka-reassign-partitions.sh makes more copies.")
     }
   }
 

@@ -54,7 +54,10 @@ extension AdminService {
     try await finishing(reactor) { finish in core.value.refreshTopics(completion: finish) }
     // Checked before anything is recorded; `install` checks once more, as nothing else changes in between.
     let cycles: JSONValue = try await onReactor(reactor) { () throws(StatusError) in
-      JSONValue.array(try core.value.check(manifest, topics: core.value.external.names).cycles.map { JSONValue(strings: $0.map(\.text)) })
+      JSONValue.array(
+        try core.value.check(manifest, topics: core.value.external.names).cycles.map {
+          JSONValue(strings: $0.map(\.text))
+        })
     }
     let isChanged = previous?.version != candidate.package.version
     if isChanged {

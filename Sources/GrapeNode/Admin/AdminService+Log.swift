@@ -1,12 +1,17 @@
 internal import GrapeCore
 internal import GrapeEngine
+internal import GrapeKafka
 internal import GrapeLog
 
 /// The log: its topics, and which there should be.
 extension AdminService {
-  static func topics(_ log: any EventLog) async throws(StatusError) -> JSONValue {
+  static func topics(_ opened: NodeLog) async throws(StatusError) -> JSONValue {
+    let log = opened.log
     do throws(LogError) {
       var topics: [JSONValue] = []
+      let details = try await opened.topicDetails?() ?? [:]
+      // Of the many settings of a topic those that the configuration speaks of.
+      let settings = Set((opened.cluster?.topicSettings ?? [:]).keys)
       for topic in try await log.topics() {
         var partitions: [JSONValue] = []
         for partition in 0..<topic.configuration.partitions {
@@ -18,6 +23,7 @@ extension AdminService {
           [
             "name": .string(topic.name), "partitions": .array(partitions),
             "configuration": topic.configuration.json,
+            "details": details[topic.name].map { $0.json(settings) } ?? .null,
           ])
       }
       return ["topics": .array(topics)]

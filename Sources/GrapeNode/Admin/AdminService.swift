@@ -54,7 +54,7 @@ final class AdminService {
       case "topology": respond(.success(topology))
       case "stats": respond(.success(statistics))
       case "log.topics":
-        inBackground(respond) { [log = core.gate.log] () async throws(StatusError) in try await Self.topics(log) }
+        inBackground(respond) { [log] () async throws(StatusError) in try await Self.topics(log) }
       case "log.plan": respond(.success(topicPlan))
       case "state.read": try readState(request, respond: answer)
       case "state.write": try writeState(request, blob: blob, respond: answer)

@@ -99,7 +99,8 @@ private enum RegistryChanges {
         core.value.refreshTopics { result in
           if case .failure = result { return finish(result) }
           core.value.install(
-            installed.manifest, version: installed.version, directory: installed.directory, stopped: installed.isStopped,
+            installed.manifest, version: installed.version, directory: installed.directory,
+            stopped: installed.isStopped,
             completion: finish)
         }
       case .start:

@@ -42,7 +42,12 @@ extension NodeSettings {
       row("kafka.commit-interval", duration(kafka.commitInterval), milliseconds(configuration.commitInterval)),
       row("kafka.commit-size", size(kafka.commitSize), ByteCountText.format(configuration.commitBytes)),
     ]
-    if let timeout = kafka.sessionTimeout { rows.append(row("kafka.session-timeout", duration(timeout), "")) }
+    rows += [
+      row(
+        "kafka.transaction-timeout", duration(kafka.transactionTimeout), milliseconds(configuration.transactionTimeout)),
+      row("kafka.session-timeout", duration(kafka.sessionTimeout) ?? kafka.sessionSetting, "10s"),
+      row("kafka.revocation-timeout", duration(kafka.revocationTimeout), milliseconds(configuration.revocationTimeout)),
+    ]
     for (name, setting) in kafka.settings.sorted(by: { $0.key < $1.key }) {
       let shown = KafkaConfiguration.isSecret(name) ? Placed("(secret)", setting.place) : setting
       rows.append(row("kafka.settings.\(name)", shown, ""))
@@ -69,5 +74,12 @@ extension NodeSettings {
 
   private func duration(_ given: Placed<Duration>?) -> Placed<String>? {
     given.map { Placed(DurationText.format($0.value), $0.place) }
+  }
+}
+
+extension NodeSettings.Kafka {
+  /// The same as librdkafka's own setting, as that is written.
+  fileprivate var sessionSetting: Placed<String>? {
+    settings["session.timeout.ms"].map { Placed("\($0.value)ms", $0.place) }
   }
 }

@@ -49,7 +49,16 @@ extension NodeSettings {
     if let interval = kafka.commitInterval { configuration.commitInterval = Int(interval.value.wholeMilliseconds) }
     if let size = kafka.commitSize { configuration.commitBytes = size.value }
     if let timeout = kafka.sessionTimeout {
-      configuration.settings["session.timeout.ms"] = String(timeout.value.wholeMilliseconds)
+      let milliseconds = timeout.value.wholeMilliseconds
+      configuration.settings["session.timeout.ms"] = String(milliseconds)
+      // Several within a session, so that one that is late ends nothing.
+      configuration.settings["heartbeat.interval.ms"] = String(min(3_000, milliseconds / 3))
+    }
+    if let timeout = kafka.transactionTimeout {
+      configuration.transactionTimeout = Int(timeout.value.wholeMilliseconds)
+    }
+    if let timeout = kafka.revocationTimeout {
+      configuration.revocationTimeout = Int(timeout.value.wholeMilliseconds)
     }
     for (name, setting) in kafka.settings { configuration.settings[name] = setting.value }
     for (name, setting) in kafka.topicSettings { configuration.topicSettings[name] = setting.value }

@@ -43,11 +43,12 @@ public struct ClusterTopics: Sendable {
     return words.map(Self.quoted).joined(separator: " ")
   }
 
-  /// The command that gives the topic the cleanup and retention that it must have; nil if none can mend it.
+  /// The command that gives the topic the settings that it must have; nil if there is nothing that it could mend.
   public func alterCommand(_ topic: PlannedTopic, _ differences: [TopicDifference]) -> String? {
     let names = differences.compactMap { difference -> String? in
       switch difference {
-      case .partitions: nil
+      case .partitions, .copies: nil
+      case .setting(let name, _, _): name
       case .cleanup: "cleanup.policy"
       case .age: "retention.ms"
       case .size: "retention.bytes"

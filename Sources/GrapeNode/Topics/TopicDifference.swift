@@ -1,4 +1,5 @@
 internal import GrapeCore
+public import GrapeKafka
 public import GrapeLog
 
 /// How a topic that is there differs from what it must be.
@@ -9,11 +10,16 @@ public enum TopicDifference: Hashable, Sendable {
   case age(has: Int64?, wanted: Int64?)
   /// Bytes; nil: without end.
   case size(has: Int64?, wanted: Int64?)
+  /// Fewer copies of a partition on a cluster than asked for.
+  case copies(has: Int, wanted: Int)
+  /// Another setting on a cluster than new topics get.
+  case setting(name: String, has: String?, wanted: String)
 
-  /// True if what Grape promises holds nevertheless: more is kept than need be.
+  /// True if what Grape promises holds nevertheless: more is kept than need be, or an operator's wish is not met.
   public var isHarmless: Bool {
     switch self {
     case .partitions, .cleanup: false
+    case .copies, .setting: true
     case .age(let has, let wanted), .size(let has, let wanted):
       has.map { has in wanted.map { has >= $0 } ?? false } ?? true
     }
@@ -26,6 +32,8 @@ public enum TopicDifference: Hashable, Sendable {
     case .cleanup(let has, let wanted): "has cleanup policy \(has) instead of \(wanted)"
     case .age(let has, let wanted): "keeps records \(Self.age(has)) instead of \(Self.age(wanted))"
     case .size(let has, let wanted): "keeps \(Self.size(has)) in a partition instead of \(Self.size(wanted))"
+    case .copies(let has, let wanted): "has \(has) cop\(has == 1 ? "y" : "ies") of a partition instead of \(wanted)"
+    case .setting(let name, let has, let wanted): "has \(name)=\(has ?? "") instead of \(wanted)"
     }
   }
 
@@ -55,6 +63,22 @@ extension PlannedTopic {
     }
     if existing.retentionBytes != configuration.retentionBytes {
       differences.append(.size(has: existing.retentionBytes, wanted: configuration.retentionBytes))
+    }
+    return differences
+  }
+}
+
+extension ClusterTopics {
+  /// How a topic of the cluster differs from what new topics get there, besides cleanup and retention.
+  public func differences(of details: KafkaTopicDetails) -> [TopicDifference] {
+    var differences: [TopicDifference] = []
+    if let replication, details.replication < replication {
+      differences.append(.copies(has: details.replication, wanted: replication))
+    }
+    // Without any, they may not be seen.
+    if details.settings.isEmpty { return differences }
+    for (name, wanted) in topicSettings.sorted(by: { $0.key < $1.key }) where details.settings[name] != wanted {
+      differences.append(.setting(name: name, has: details.settings[name], wanted: wanted))
     }
     return differences
   }

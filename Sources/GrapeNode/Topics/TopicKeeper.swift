@@ -1,4 +1,5 @@
 internal import GrapeCore
+internal import GrapeKafka
 internal import GrapeLog
 internal import Logging
 
@@ -7,6 +8,8 @@ struct TopicKeeper: Sendable {
   let log: any EventLog
   /// Of a log on Kafka: names and commands there.
   let cluster: ClusterTopics?
+  /// Asks a log on Kafka for what it has of its topics beyond the contract.
+  var details: (@Sendable () async throws(LogError) -> [String: KafkaTopicDetails])?
   let logger: Logger
 
   /// Creates what is missing and mends what differs. Where the log does not let this node do so, it goes on if nobody
@@ -30,9 +33,26 @@ struct TopicKeeper: Sendable {
         problems.append(error)
       }
     }
-    guard let first = problems.first else { return }
+    guard let first = problems.first else { return try await lookAtDetails(of: planned) }
     let code = problems.contains { $0.code == .invalidArgument } ? LogError.Code.invalidArgument : first.code
     throw LogError(code, problems.map(\.message).joined(separator: "\n"))
+  }
+
+  /// Warns of topics that are not as the configuration wants new ones. A node works on them all the same, and does not
+  /// undo what an administrator may have wanted so.
+  private func lookAtDetails(of planned: [PlannedTopic]) async throws(LogError) {
+    guard let details, let cluster else { return }
+    let found = try await details()
+    for topic in planned {
+      let differences = found[topic.name].map { cluster.differences(of: $0) } ?? []
+      if differences.isEmpty { continue }
+      logger.warning(
+        "a topic is not as the configuration wants new ones",
+        metadata: [
+          "topic": "\(shown(topic))", "difference": "it \(differences.map(\.text).joined(separator: ", "))",
+          "mended by": "\(cluster.alterCommand(topic, differences) ?? "kafka-reassign-partitions.sh")",
+        ])
+    }
   }
 
   private func create(_ topic: PlannedTopic) async throws(LogError) {

@@ -1,5 +1,5 @@
 public import GrapeCore
-internal import GrapeKafka
+public import GrapeKafka
 public import GrapeLog
 
 extension TopicConfiguration {
@@ -40,6 +40,25 @@ extension PlannedTopic {
     self.init(
       name, configuration, purpose: purpose, app: json["app"]?.string,
       isRetentionFree: json["retentionFree"]?.bool ?? false)
+  }
+}
+
+extension KafkaTopicDetails {
+  /// As in the answer to `log.topics`, with the settings of these names.
+  func json(_ names: Set<String>) -> JSONValue {
+    let shown = settings.filter { names.contains($0.key) }.sorted { $0.key < $1.key }
+    return [
+      "replication": JSONValue(replication),
+      "settings": .object(shown.map { JSONValue.Member($0.key, .string($0.value)) }),
+    ]
+  }
+
+  /// Reads what `json` gives; nil if it is something else.
+  public init?(json: JSONValue) {
+    guard let replication = json["replication"]?.int, case .object(let members)? = json["settings"] else { return nil }
+    var settings: [String: String] = [:]
+    for member in members { settings[member.name] = member.value.string }
+    self.init(replication: Int(replication), settings: settings)
   }
 }
 

@@ -37,6 +37,8 @@ public struct NodeSettings: Hashable, Sendable {
     /// Bytes.
     public var commitSize: Placed<Int>?
     public var sessionTimeout: Placed<Duration>?
+    public var transactionTimeout: Placed<Duration>?
+    public var revocationTimeout: Placed<Duration>?
     /// Settings of librdkafka by name.
     public var settings: [String: Placed<String>] = [:]
     /// Settings of librdkafka whose values stand elsewhere. A name is not in `settings`, too.
@@ -111,6 +113,8 @@ extension NodeSettings.Kafka {
     result.commitInterval = commitInterval ?? weaker.commitInterval
     result.commitSize = commitSize ?? weaker.commitSize
     result.sessionTimeout = sessionTimeout ?? weaker.sessionTimeout
+    result.transactionTimeout = transactionTimeout ?? weaker.transactionTimeout
+    result.revocationTimeout = revocationTimeout ?? weaker.revocationTimeout
     // A name has one value, whether it is given openly or as a secret.
     result.settings.merge(weaker.settings.filter { secrets[$0.key] == nil }) { stronger, _ in stronger }
     result.secrets.merge(weaker.secrets.filter { settings[$0.key] == nil }) { stronger, _ in stronger }

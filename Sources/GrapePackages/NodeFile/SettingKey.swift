@@ -61,7 +61,9 @@ public struct SettingKey: Sendable {
     key("kafka.commit-size", "8MiB", \.kafka.commitSize) { text throws(QuantityError) in
       try bytes(text, 1 << 10...1 << 30)
     },
+    duration("kafka.transaction-timeout", \.kafka.transactionTimeout, .seconds(1) ... .seconds(900)),
     duration("kafka.session-timeout", \.kafka.sessionTimeout, .seconds(1) ... .seconds(1_800)),
+    duration("kafka.revocation-timeout", \.kafka.revocationTimeout, .milliseconds(100) ... .seconds(900)),
   ]
 
   /// The setting of this name.
