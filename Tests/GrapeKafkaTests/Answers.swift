@@ -26,3 +26,22 @@ final class Answers: Sendable {
     }
   }
 }
+
+/// Calls back when it has counted down.
+final class Countdown: Sendable {
+  private let left: Mutex<Int>
+  private let done: @Sendable () -> Void
+
+  init(_ count: Int, done: @escaping @Sendable () -> Void) {
+    left = Mutex(count)
+    self.done = done
+  }
+
+  func one() {
+    let isLast = left.withLock { left in
+      left -= 1
+      return left == 0
+    }
+    if isLast { done() }
+  }
+}

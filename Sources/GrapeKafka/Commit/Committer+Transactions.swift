@@ -14,7 +14,7 @@ extension Committer {
   /// How long a coordinator's refusal of a member may be due to news that are on their way, nanoseconds.
   static let staleTime: Int64 = 5_000_000_000
   /// How long the log may take to close though the cluster does not answer, nanoseconds.
-  static let closeTime: Int64 = 5_000_000_000
+  static let closeTime: Int64 = 2_000_000_000
 
   /// What came of the tries so far.
   struct Tries {
