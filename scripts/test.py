@@ -247,6 +247,7 @@ class Tests:
         return count
 
     def e2e(self) -> Count:
+        self.find_broker()  # some tests of configuration and of the image need one
         grape = {"GRAPE": os.fspath(self.grape())}
         return self.unittests("e2e", [sys.executable], ROOT / "Tests" / "EndToEnd", grape)
 
