@@ -74,7 +74,7 @@ import Testing
       (#"{"specversion":"0.3","id":"1","source":"s","type":"t"}"#, "version \"0.3\""),
       ("{\(Self.least)", "comma is missing"), ("{\(Self.least)} x", "something follows"),
       ("{\(Self.least),}", "no name"), ("{\(Self.least),\"data\":}", "no value"),
-      ("{\(Self.least),\"data\":[1}", "end"), ("{\(Self.least),\"data\":\"x}", "does not end"),
+      ("{\(Self.least),\"data\":[1}", "comma is missing"), ("{\(Self.least),\"data\":\"x}", "does not end"),
       ("{\(Self.least),\"a b\":1}", "no name of an attribute"), ("{\(Self.least),\"x\":{}}", "attribute x"),
       ("{\(Self.least),\"x\":1.5}", "attribute x"), ("{\(Self.least),\"data_base64\":\"a\"}", "not base64"),
       ("{\(Self.least),\"data\":1,\"data_base64\":\"\"}", "data twice"),
