@@ -158,7 +158,13 @@ extension ApplicationEngine {
 
   /// A commit failed on which what follows in the lane builds: it begins again from what the log has.
   func reset(lane index: Int, _ error: LogError) {
-    note("warning", "\(topic)/\(index) begins again from the last commit: \(error.message)")
+    let message = "\(topic)/\(index) begins again from the last commit: \(error.message)"
+    note("warning", message)
+    // Partitions that go to other nodes are nobody's problem.
+    if error.code != .partitionLost, error.code != .outOfSequence {
+      problem = message
+      refusedLanes[index] = message
+    }
     tenures[index].failed()
     abandonDelivery(index)
     settleTenures()
@@ -272,6 +278,7 @@ extension ApplicationEngine {
       case .success:
         unfinishedCommits -= 1
         tenures[index].proved()
+        if let message = refusedLanes.removeValue(forKey: index), problem == message { problem = nil }
         completion(outcome)
       case .failure(let error):
         completion(outcome)

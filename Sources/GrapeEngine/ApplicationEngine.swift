@@ -46,6 +46,8 @@ public final class ApplicationEngine {
   var revocations: [(left: Set<Int>, change: GroupChange)] = []
   /// By partition: what the log refused there.
   var blames: [Int: Blame] = [:]
+  /// By partition: why its last commit was refused, as told in `problem`.
+  var refusedLanes: [Int: String] = [:]
   /// Told when the partitions that it began with are there.
   var whenStarted: ((Result<Void, LogError>) -> Void)?
   var whenLeft: [() -> Void] = []

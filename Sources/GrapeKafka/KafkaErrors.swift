@@ -9,18 +9,6 @@ enum KafkaError {
     return LogError(kind(code), "Kafka: \(doing): \(text) (\(name)\(isRetriable(code) ? ", may be tried again" : ""))")
   }
 
-  /// The same for administrative requests, where being refused by the brokers' rules is told apart: what is asked for may
-  /// have been done by somebody who may.
-  static func administration(_ code: rd_kafka_resp_err_t, _ doing: String, detail: String? = nil) -> LogError {
-    var error = log(code, doing, detail: detail)
-    if isAuthorization(code) { error.code = .unauthorized }
-    return error
-  }
-
-  static func isAuthorization(_ code: rd_kafka_resp_err_t) -> Bool {
-    code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED || code == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED
-  }
-
   /// Takes the error object over.
   static func log(consuming error: OpaquePointer, _ doing: String) -> LogError {
     defer { rd_kafka_error_destroy(error) }
@@ -40,6 +28,10 @@ enum KafkaError {
       RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE, RD_KAFKA_RESP_ERR_INVALID_GROUP_ID,
       RD_KAFKA_RESP_ERR_NON_EMPTY_GROUP, RD_KAFKA_RESP_ERR_INVALID_RECORD, RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
       .invalidArgument
+    // Not that of the transactional id: without it nothing goes.
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
+      RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+      .unauthorized
     case RD_KAFKA_RESP_ERR_INVALID_MSG, RD_KAFKA_RESP_ERR__BAD_MSG: .corrupt
     case RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT, RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION,
       RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE:
@@ -56,6 +48,8 @@ enum KafkaError {
       RD_KAFKA_RESP_ERR__MSG_TIMED_OUT, RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE, RD_KAFKA_RESP_ERR__QUEUE_FULL,
       RD_KAFKA_RESP_ERR__WAIT_COORD, RD_KAFKA_RESP_ERR__WAIT_CACHE, RD_KAFKA_RESP_ERR__IN_PROGRESS,
       RD_KAFKA_RESP_ERR__RETRY, RD_KAFKA_RESP_ERR__PURGE_QUEUE,
+      // Of a transaction that has failed since it was begun: it is rolled back, and tried again.
+      RD_KAFKA_RESP_ERR__STATE,
       RD_KAFKA_RESP_ERR__RESOLVE, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
       RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
       RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE,

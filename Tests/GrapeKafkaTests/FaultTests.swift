@@ -112,7 +112,7 @@ import Testing
     try await withCluster { cluster, log in
       for (refusal, code) in [
         (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, LogError.Code.tooLarge),
-        (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, .failed), (RD_KAFKA_RESP_ERR_INVALID_RECORD, .invalidArgument),
+        (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, .unauthorized), (RD_KAFKA_RESP_ERR_INVALID_RECORD, .invalidArgument),
       ] {
         cluster.fail(.produce, [refusal])
         let error = await #expect(throws: LogError.self) { try await log.commit(transaction("no", plain: plain)) }
@@ -133,7 +133,7 @@ import Testing
         offsets: [.init(group: "g", partition: second, committed: CommittedOffset(offset: 0))])
       cluster.fail(.commitOffsets, [RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED])
       let error = await #expect(throws: LogError.self) { try await log.commit(commit) }
-      #expect(error?.code == .failed, "\(error.map { "\($0)" } ?? "")")
+      #expect(error?.code == .unauthorized, "\(error.map { "\($0)" } ?? "")")
       try await log.commit(commit)
     }
   }

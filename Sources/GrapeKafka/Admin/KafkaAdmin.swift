@@ -31,7 +31,7 @@ struct KafkaAdmin: Sendable {
     defer { rd_kafka_event_destroy(event) }
     let code = rd_kafka_event_error(event)
     guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-      throw KafkaError.administration(
+      throw KafkaError.log(
         code, doing, detail: rd_kafka_event_error_string(event).map { String(cString: $0) })
     }
     return try read(event)
@@ -74,7 +74,7 @@ struct KafkaAdmin: Sendable {
     for place in 0..<count {
       let code = rd_kafka_topic_result_error(results![place])
       guard code != RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
-      throw KafkaError.administration(
+      throw KafkaError.log(
         code, doing, detail: rd_kafka_topic_result_error_string(results![place]).map { String(cString: $0) })
     }
   }
@@ -99,9 +99,9 @@ struct KafkaAdmin: Sendable {
         let name = String(cString: rd_kafka_ConfigResource_name(resource))
         let code = rd_kafka_ConfigResource_error(resource)
         if code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART { continue }
-        if isLenient, KafkaError.isAuthorization(code) { continue }
+        if isLenient, KafkaError.kind(code) == .unauthorized { continue }
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-          throw KafkaError.administration(code, "describing topic \(name)")
+          throw KafkaError.log(code, "describing topic \(name)")
         }
         found[name] = entries(of: resource, ownOnly: ownOnly)
       }
@@ -136,7 +136,7 @@ struct KafkaAdmin: Sendable {
       for place in 0..<count {
         let code = rd_kafka_ConfigResource_error(results![place])
         guard code != RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
-        throw KafkaError.administration(
+        throw KafkaError.log(
           code, doing, detail: rd_kafka_ConfigResource_error_string(results![place]).map { String(cString: $0) })
       }
     }
