@@ -72,6 +72,11 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
     ].filter { settings[$0.0] == nil }
   }
 
+  /// How often librdkafka reports on the brokers, where that is not given.
+  var reportDefaults: [(name: String, value: String)] {
+    settings["statistics.interval.ms"] == nil ? [("statistics.interval.ms", "5000")] : []
+  }
+
   /// How often members of groups must at least be seen to be alive, milliseconds. The cluster also waits for so long for a member that
   /// died while partitions were being given out anew, so it is no more than giving them up takes.
   private var maxPollInterval: Int {

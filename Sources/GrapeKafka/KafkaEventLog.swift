@@ -30,7 +30,7 @@ public final class KafkaEventLog: EventLog {
   /// refuses.
   public convenience init(_ configuration: KafkaConfiguration) throws(LogError) {
     try configuration.check()
-    let client = try RDKafkaClient(.consumer, configuration, own: Reader.settings)
+    let client = try RDKafkaClient(.observer, configuration, own: Reader.settings + configuration.reportDefaults)
     let directory = TopicDirectory(client, configuration)
     let meters = KafkaMeters()
     let ownership = GroupOwnership()
@@ -44,10 +44,10 @@ public final class KafkaEventLog: EventLog {
       self.init(
         configuration, directory,
         try Committer(configuration, directory, queries, ownership, memory, meters),
-        try Reader(configuration, directory, queries), queries,
+        try Reader(configuration, directory, queries, meters), queries,
         OpenTransactions(configuration, directory, committed: client),
         KafkaAdmin(client: client, timeout: configuration.requestTimeout), adminLane,
-        GroupService(configuration, directory, queries, ownership, meters, memory))
+        GroupService(configuration, directory, queries, ownership, meters, memory, client))
     } catch {
       queryLane.stop {}
       adminLane.stop {}
@@ -237,6 +237,9 @@ public final class KafkaEventLog: EventLog {
         deadline: MonotonicClock.after(milliseconds: configuration.transactionTimeout + 15_000),
         completion: completion))
   }
+
+  /// What the log has done since it was opened.
+  public var statistics: KafkaStatistics { groups.meters.statistics }
 
   // MARK: groups
 

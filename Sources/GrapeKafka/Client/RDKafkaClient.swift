@@ -10,6 +10,8 @@ final class RDKafkaClient: @unchecked Sendable {
   enum Role {
     case producer
     case consumer
+    /// A consumer that is asked about the cluster, and reports on it by events.
+    case observer
     /// A consumer that is a member of a group, and is told of rebalances by events.
     case member
   }
@@ -59,6 +61,7 @@ final class RDKafkaClient: @unchecked Sendable {
     if role == .member {
       rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR)
     }
+    if role == .observer { rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_STATS | RD_KAFKA_EVENT_ERROR) }
     var reason = [CChar](repeating: 0, count: 512)
     let kind = role == .producer ? RD_KAFKA_PRODUCER : RD_KAFKA_CONSUMER
     guard let client = rd_kafka_new(kind, conf, &reason, reason.count) else {

@@ -66,12 +66,14 @@ extension Committer {
       undecided.removeAll { $0.deadline != nil }
       for transaction in late { self.refuse(transaction, error, wasTried: true, isUnknown: true) }
     }
+    meters.began()
     let outcome = transactional.run(ledger, patience, offsets: offsets(of: group, identities)) { () throws(LogError) in
       var place = 0
       let deadline = patience.deadline()
       for transaction in attempt { try produce(transaction, with: producer, ledger, &place, deadline: deadline) }
     }
     producer.client.ledger = nil
+    meters.ended(outcome)
     let answered = Set(attempt.map(\.number)).subtracting(undecided.map(\.number))
     group = undecided
     switch outcome {
@@ -269,7 +271,6 @@ extension Committer {
   func answer(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, except answered: Set<UInt64>) {
     for transaction in group where !answered.contains(transaction.number) {
       memory.succeeded(transaction.transaction, number: transaction.number)
-      meters.committed(transaction)
     }
     var last: [TopicPartition: Int64] = [:]
     for (append, delivery) in zip(group.lazy.flatMap(\.transaction.appends), ledger.deliveries) {
@@ -294,6 +295,7 @@ extension Committer {
         let error = LogError(.failed, "Kafka: it was written, but librdkafka did not say where")
         transaction.completion(.failure(error))
       } else {
+        meters.committed(transaction, isPlain: false)
         transaction.completion(.success(receipt(deliveries)))
       }
     }

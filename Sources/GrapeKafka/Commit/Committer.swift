@@ -260,6 +260,7 @@ final class Committer: @unchecked Sendable {
         if let refusal = refusals[index] {
           refuse(transaction, refusal, wasTried: false)
         } else {
+          meters.committed(transaction, isPlain: true)
           transaction.completion(.success(receipt(deliveries)))
         }
         continue

@@ -7,6 +7,7 @@ struct PreparedTransaction: Sendable {
   let completion: @Sendable (Result<CommitReceipt, LogError>) -> Void
   /// See `CommitQueue.Waiting`.
   let number: UInt64
+  let since: Int64
   let deadline: Int64?
   let stays: [String: UInt64]
   /// True: it goes without others, because one of those that it went with before was at fault.
@@ -25,6 +26,7 @@ struct PreparedTransaction: Sendable {
     transaction = waiting.transaction
     completion = waiting.completion
     number = waiting.number
+    since = waiting.since
     deadline = waiting.deadline
     stays = waiting.stays
     var batches: [UnpackedBatch] = []

@@ -41,10 +41,11 @@ final class GroupService: @unchecked Sendable {
   private var last: (@Sendable () -> Void)?
 
   let memory: OffsetMemory
+  private let view: ClusterView
 
   init(
     _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ queries: PartitionQueries,
-    _ ownership: GroupOwnership, _ meters: KafkaMeters, _ memory: OffsetMemory
+    _ ownership: GroupOwnership, _ meters: KafkaMeters, _ memory: OffsetMemory, _ observer: RDKafkaClient
   ) {
     self.configuration = configuration
     self.directory = directory
@@ -52,6 +53,7 @@ final class GroupService: @unchecked Sendable {
     self.ownership = ownership
     self.meters = meters
     self.memory = memory
+    view = ClusterView(observer, wakeup, meters)
   }
 
   func start() { BackgroundThread.start("kafka-groups") { self.run() } }
@@ -115,9 +117,11 @@ final class GroupService: @unchecked Sendable {
         return inbox.requests
       }
       for request in requests { handle(request) }
+      view.serve()
       serveEvents()
       serveTimers()
       if let last, groups.isEmpty, leaving.isEmpty {
+        view.end()
         last()
         self.last = nil
         return

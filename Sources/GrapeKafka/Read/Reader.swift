@@ -45,6 +45,7 @@ final class Reader: @unchecked Sendable {
   let configuration: KafkaConfiguration
   let directory: TopicDirectory
   let queries: PartitionQueries
+  let meters: KafkaMeters
   let watches = WatchTable()
 
   var sessions: [TopicPartition: PartitionSession] = [:]
@@ -58,8 +59,10 @@ final class Reader: @unchecked Sendable {
   static let sweepTime: Int64 = 1_000_000_000
 
   init(
-    _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ queries: PartitionQueries
+    _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ queries: PartitionQueries,
+    _ meters: KafkaMeters
   ) throws(LogError) {
+    self.meters = meters
     self.configuration = configuration
     self.directory = directory
     self.queries = queries
@@ -225,6 +228,7 @@ final class Reader: @unchecked Sendable {
     session.lastUsed = MonotonicClock.now
     let batches = session.buffer.takeBatches(maxBytes: maxBytes, scratch: &scratch)
     session.noteTaken(batches)
+    meters.read(batches)
     if !session.isFetching && session.buffer.bytes < readAhead / 2 { resume(session) }
     return ReadResult(batches: batches, bounds: PartitionBounds(start: session.start, end: session.end))
   }
