@@ -9,6 +9,7 @@ import threading
 import unittest
 
 from node import EndToEnd
+from protocol_client import Failure
 
 FAULTS = """
     import json, os, random
@@ -110,8 +111,8 @@ class Auditor(threading.Thread):
                 for partition in range(PARTITIONS):
                     try:
                         accounts, ledger = balance(self.node.state(app, partition=partition))
-                    except (OSError, AssertionError, RuntimeError):
-                        continue  # the node is down, or restores
+                    except (OSError, AssertionError, RuntimeError, Failure):
+                        continue  # the node is down, or restores, or another has the partition
                     self.looks += 1
                     if not rule(accounts, ledger):
                         self.wrong.append((app, partition, accounts, ledger))
