@@ -13,6 +13,8 @@ final class CommitQueue: Sendable {
     let deadline: Int64?
     /// The groups that had members here when it was handed over, each with its stay.
     let stays: [String: UInt64]
+    /// Of each of its offsets' partitions, when it was handed over.
+    let terms: [UInt64?]
     /// In the order of handing over, from 1 on.
     fileprivate(set) var number: UInt64 = 0
     var bytes: Int { transaction.appends.reduce(64) { $0 + $1.batch.count } }

@@ -214,11 +214,11 @@ extension Committer {
   private func lostPartition(
     of transaction: PreparedTransaction, _ identities: [GroupStay: MemberIdentity], _ tries: Tries, _ now: Int64
   ) -> LogError? {
-    for commit in transaction.transaction.offsets {
+    for (commit, term) in zip(transaction.transaction.offsets, transaction.terms) {
       guard let token = transaction.stays[commit.group] else { continue }
       let stay = GroupStay(group: commit.group, token: token)
       let what = "group \(commit.group) in \(commit.partition)"
-      guard ownership.owns(commit.partition, in: commit.group, token) else {
+      guard ownership.owns(commit.partition, in: commit.group, token, term: term) else {
         return LogError(.partitionLost, "\(what): the partition is not with this node's members any more")
       }
       if let refused = tries.refused[stay], refused == identities[stay]?.bytes {

@@ -59,7 +59,7 @@ final class Committer: @unchecked Sendable {
     let waiting = CommitQueue.Waiting(
       transaction: transaction, completion: completion, since: MonotonicClock.now,
       deadline: transaction.isPatient ? nil : MonotonicClock.after(milliseconds: configuration.commitTimeout),
-      stays: stays)
+      stays: stays, terms: transaction.offsets.map { ownership.term(of: $0.partition, in: $0.group) })
     if let refusal = queue.add(waiting) { completion(.failure(refusal)) }
   }
 

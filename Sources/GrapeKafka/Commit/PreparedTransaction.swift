@@ -10,6 +10,7 @@ struct PreparedTransaction: Sendable {
   let since: Int64
   let deadline: Int64?
   let stays: [String: UInt64]
+  let terms: [UInt64?]
   /// True: it goes without others, because one of those that it went with before was at fault.
   var isAlone = false
   /// Records of each append; their memory is what librdkafka sends from.
@@ -29,6 +30,7 @@ struct PreparedTransaction: Sendable {
     since = waiting.since
     deadline = waiting.deadline
     stays = waiting.stays
+    terms = waiting.terms
     var batches: [UnpackedBatch] = []
     var bytes = 0
     var records = 0

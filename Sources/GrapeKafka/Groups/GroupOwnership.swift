@@ -14,12 +14,20 @@ final class GroupOwnership: Sendable {
     /// That members have joined for.
     var topics: Set<String> = []
     var consumer: GroupConsumer?
-    var owned: Set<TopicPartition> = []
+    /// Each with its term: another one each time that it is assigned.
+    var owned: [TopicPartition: UInt64] = [:]
+
+    /// Of partitions in topics that nobody has joined for, that of those with the same number; 0: there is none.
+    func term(of partition: TopicPartition) -> UInt64? {
+      if topics.contains(partition.topic) { return owned[partition] }
+      return owned.lazy.filter { $0.key.partition == partition.partition }.map(\.value).max() ?? 0
+    }
   }
 
   private struct State {
     var groups: [String: Group] = [:]
     var lastToken: UInt64 = 0
+    var lastTerm: UInt64 = 0
   }
 
   private let state = Mutex(State())
@@ -41,7 +49,7 @@ final class GroupOwnership: Sendable {
     state.withLock { state in
       guard var found = state.groups.removeValue(forKey: group) else { return true }
       found.members -= 1
-      found.owned.subtract(partitions)
+      for partition in partitions { found.owned[partition] = nil }
       if found.members == 0 { return true }
       state.groups[group] = found
       return false
@@ -53,11 +61,16 @@ final class GroupOwnership: Sendable {
   }
 
   func add(_ partitions: [TopicPartition], to group: String) {
-    state.withLock { $0.groups[group]?.owned.formUnion(partitions) }
+    state.withLock { state in
+      state.lastTerm += 1
+      for partition in partitions { state.groups[group]?.owned[partition] = state.lastTerm }
+    }
   }
 
   func remove(_ partitions: [TopicPartition], from group: String) {
-    state.withLock { $0.groups[group]?.owned.subtract(partitions) }
+    state.withLock { state in
+      for partition in partitions { state.groups[group]?.owned[partition] = nil }
+    }
   }
 
   /// Names this node's stay in a group; nil: it has no members there.
@@ -71,12 +84,18 @@ final class GroupOwnership: Sendable {
   /// Topics that members of this node have joined a group for.
   func topics(of group: String) -> Set<String> { state.withLock { $0.groups[group]?.topics ?? [] } }
 
-  /// True if a member has the partition now, in the stay with this token. Topics that nobody has joined for, and in which a member
+  /// Names this node's term with a partition; nil: no member has it.
+  func term(of partition: TopicPartition, in group: String) -> UInt64? {
+    state.withLock { $0.groups[group]?.term(of: partition) }
+  }
+
+  /// True if a member has the partition now, in the stay with this token, and has had it ever since the term began: what was handed over before it was lost
+  /// must not go with a later membership. Topics that nobody has joined for, and in which a member
   /// keeps offsets all the same, are its own affair: there the member's generation alone counts.
-  func owns(_ partition: TopicPartition, in group: String, _ token: UInt64) -> Bool {
+  func owns(_ partition: TopicPartition, in group: String, _ token: UInt64, term: UInt64?) -> Bool {
     state.withLock { state in
-      guard let found = state.groups[group], found.token == token else { return false }
-      return !found.topics.contains(partition.topic) || found.owned.contains(partition)
+      guard let found = state.groups[group], found.token == token, let term else { return false }
+      return found.term(of: partition) == term
     }
   }
 }
