@@ -45,7 +45,7 @@ class ClusterExternal(ClusterCase):
         def spread():
             found = [self.sources(node) for node in nodes]
             return all(found) and sorted(number for some in found for number in some) == list(range(PARTITIONS))
-        self.eventually(spread, "the partitions of orders are spread", PATIENCE)
+        self.eventually(spread, "the partitions of orders are spread", 2 * PATIENCE)
 
     def check(self, node):
         """Everything comes, once, and in order by key."""

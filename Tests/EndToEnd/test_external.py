@@ -74,7 +74,7 @@ class External(EndToEnd):
             # Ends of partitions count marks of transactions, too, where the log is Kafka's.
             return (stats["idle"] and sum(self.node.ends(app + ".events")) >= count
                     and len(self.node.records(app + ".events")) >= count)
-        self.eventually(done, f"{count} records have come", 60)
+        self.eventually(done, f"{count} records have come", 150)
 
     def random_record(self, number, random):
         key = random.choice([None, b"", b"k%d" % random.randrange(8), bytes([random.randrange(256) for _ in range(20)])])
@@ -220,7 +220,7 @@ class External(EndToEnd):
                 self.put("orders", records[start : start + 500])
             # Somewhere in the middle of copying and shipping.
             goal = rng.randrange(min(total - 1, sum(self.node.ends("shop.events"))), total)
-            self.eventually(lambda: sum(self.node.ends("shop.events")) >= goal, "some have come", 60)
+            self.eventually(lambda: sum(self.node.ends("shop.events")) >= goal, "some have come", 150)
             self.node.kill()
             self.node.start()
         self.copied(total)
@@ -278,7 +278,8 @@ class External(EndToEnd):
         self.node.grape("log", "create-topic", "orders", "--partitions", "2")
         self.node.grape("log", "create-topic", "orders", "--partitions", "2")
         self.assertEqual(self.node.grape("log", "create-topic", "orders", expect=None).code, 19)
-        self.node.grape("log", "create-topic", "shipments", "--compact")
+        self.node.grape("log", "create-topic", "shipments", "--retention-age", "7d", "--retention-size", "1GiB")
+        self.node.grape("log", "create-topic", "customers", "--compact")
         self.node.deploy(self.shop())
         self.node.grape("log", "produce", "orders", "--key", "a", "--value", "1", "--header", "from=cli")
         self.node.grape("log", "produce", "orders", "--key", "a", "--tombstone")
