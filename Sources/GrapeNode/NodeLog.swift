@@ -106,7 +106,7 @@ struct NodeLog: Sendable {
           }
           return try result.get()
         },
-        statistics: { ["kind": "kafka", "brokers": .string(brokers)] },
+        statistics: { log.statistics.json(brokers) },
         lock: lock)
     } catch {
       throw NodeError("the log on Kafka (\(kafka.bootstrapServers)) cannot be opened: \(error.message)")
@@ -123,6 +123,37 @@ extension CommitLogStatistics {
       "syncMicros": [
         "p50": .int(syncTime.percentile(0.5) / 1000), "p99": .int(syncTime.percentile(0.99) / 1000),
       ],
+    ]
+  }
+}
+
+extension KafkaStatistics {
+  /// As in the answer to `stats`.
+  fileprivate func json(_ bootstrapServers: String) -> JSONValue {
+    [
+      "kind": "kafka", "bootstrap": .string(bootstrapServers), "commits": JSONValue(commits),
+      "refused": JSONValue(commitsRefused), "plain": JSONValue(plainCommits),
+      "transactions": [
+        "begun": JSONValue(transactionsBegun), "committed": JSONValue(transactionsCommitted),
+        "aborted": JSONValue(transactionsAborted),
+      ],
+      "bytes": JSONValue(bytesWritten), "records": JSONValue(recordsWritten), "bytesRead": JSONValue(bytesRead),
+      "recordsRead": JSONValue(recordsRead),
+      "commitMicros": [
+        "p50": JSONValue(commitLatency.percentile(0.5)), "p99": JSONValue(commitLatency.percentile(0.99)),
+      ],
+      "groups": [
+        "rebalances": JSONValue(rebalances), "assigned": JSONValue(partitionsAssigned),
+        "revoked": JSONValue(partitionsRevoked), "lost": JSONValue(partitionsLost), "stale": JSONValue(staleMembers),
+      ],
+      "brokers": .array(
+        brokers.map {
+          [
+            "name": .string($0.name), "up": .bool($0.isUp), "roundTripMicros": JSONValue($0.roundTripMean),
+            "roundTripMicros99": JSONValue($0.roundTrip99),
+          ]
+        }),
+      "errors": JSONValue(strings: lastErrors),
     ]
   }
 }

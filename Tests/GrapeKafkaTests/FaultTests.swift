@@ -112,7 +112,8 @@ import Testing
     try await withCluster { cluster, log in
       for (refusal, code) in [
         (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, LogError.Code.tooLarge),
-        (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, .unauthorized), (RD_KAFKA_RESP_ERR_INVALID_RECORD, .invalidArgument),
+        (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, .unauthorized),
+        (RD_KAFKA_RESP_ERR_INVALID_RECORD, .invalidArgument),
       ] {
         cluster.fail(.produce, [refusal])
         let error = await #expect(throws: LogError.self) { try await log.commit(transaction("no", plain: plain)) }

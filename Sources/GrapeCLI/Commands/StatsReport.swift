@@ -62,10 +62,24 @@ struct StatsReport {
 
   private var summary: String {
     let log = stats["log"]
+    if log?["kind"]?.string == "kafka" { return kafkaSummary(log) }
     return
       "node \(stats["node"]?.string ?? ""), up \(Format.milliseconds(stats["uptimeMs"]?.double ?? 0)), "
       + "log \(Format.bytes(log?["bytes"]?.int ?? 0)) in \(Format.count(log?["commits"]?.int ?? 0)) commits, "
       + "sync \(micros(log?["syncMicros"]?["p50"])) median, \(micros(log?["syncMicros"]?["p99"])) p99"
+  }
+
+  private func kafkaSummary(_ log: JSONValue?) -> String {
+    let brokers = log?["brokers"]?.array ?? []
+    let up = brokers.filter { $0["up"]?.bool == true }.count
+    let (transactions, groups) = (log?["transactions"], log?["groups"])
+    return
+      "node \(stats["node"]?.string ?? ""), up \(Format.milliseconds(stats["uptimeMs"]?.double ?? 0)), "
+      + "log on Kafka: \(up) of \(brokers.count) brokers up, \(Format.bytes(log?["bytes"]?.int ?? 0)) in "
+      + "\(Format.count(log?["commits"]?.int ?? 0)) commits, \(micros(log?["commitMicros"]?["p50"])) median, "
+      + "\(micros(log?["commitMicros"]?["p99"])) p99; \(Format.count(transactions?["committed"]?.int ?? 0)) transactions, "
+      + "\(Format.count(transactions?["aborted"]?.int ?? 0)) rolled back; "
+      + "\(Format.count(groups?["rebalances"]?.int ?? 0)) rebalances, \(Format.count(groups?["lost"]?.int ?? 0)) partitions lost"
   }
 
   private func row(_ app: JSONValue) -> [String] {
