@@ -42,6 +42,11 @@ public struct TopicName: Hashable, Comparable, Sendable, CustomStringConvertible
   /// Whether the topic belongs to the nodes themselves.
   public var isSystem: Bool { text.hasPrefix(Self.systemPrefix) }
 
+  /// Whether topics of this name are never made by Grape, whatever is deployed, in this or in another namespace.
+  public static func isExternal(_ name: String) -> Bool {
+    !name.contains(systemPrefix) && !AppName.topicSuffixes.contains { name.hasSuffix($0) }
+  }
+
   /// The application whose topic this would be; nil: that of none, whatever is deployed.
   public var possibleOwner: AppName? {
     for suffix in AppName.topicSuffixes where text.hasSuffix(suffix) {

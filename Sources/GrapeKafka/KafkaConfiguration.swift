@@ -12,6 +12,9 @@ public struct KafkaConfiguration: Sendable, CustomStringConvertible, CustomRefle
   /// Precedes the names of all topics and groups, and the transactional id, on the cluster. May be empty; then every
   /// topic of the cluster is seen, save those whose name begins with two underscores.
   public var namespace = ""
+  /// Tells topics of others by their names; their names on the cluster begin with `externalNamespace` instead.
+  public var isExternal: (@Sendable (_ topic: String) -> Bool)?
+  public var externalNamespace = ""
   /// Any settings of librdkafka, TLS and SASL included, for all clients. Those in `KafkaConfiguration.reserved` are
   /// refused.
   public var settings: [String: String] = [:]

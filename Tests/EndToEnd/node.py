@@ -107,8 +107,12 @@ class Node:
 
     def start(self, *options: str, wait: bool = True) -> "Node":
         words = [*self.within, self.grape_path, "serve", "--data", self.data, *self.log_options(), *options]
+        # Topics that are not Grape's are those of one test, too, as long as it does not say otherwise.
+        environment = {"GRAPE_SERVE_KAFKA_EXTERNAL_NAMESPACE": self.namespace, **os.environ} if self.namespace else None
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, env=environment
+            )
         if wait:
             self.wait_until_up()
         return self

@@ -119,6 +119,7 @@ private func problems(_ yaml: String) -> String {
         case "log-level": "error"
         case "log-format": "text"
         case "kafka.namespace": "ns"
+        case "kafka.external-namespace": "theirs"
         case "kafka.replication": "2"
         case _ where key.name.hasSuffix("size") || key.name.hasSuffix("space"): "2MiB"
         default: "3s"

@@ -25,13 +25,23 @@ final class TopicDirectory: Sendable {
   func onChange(_ listener: @escaping @Sendable (String) -> Void) { self.listener.withLock { $0 = listener } }
 
   /// The topic's name on the cluster.
-  func clusterName(_ topic: String) -> String { configuration.namespace + topic }
+  func clusterName(_ topic: String) -> String {
+    (isExternal(topic) ? configuration.externalNamespace : configuration.namespace) + topic
+  }
 
-  /// The name without the namespace; nil for topics of others.
+  private func isExternal(_ topic: String) -> Bool { configuration.isExternal?(topic) ?? false }
+
+  /// The name without the namespace; nil for topics that are not seen: those of other namespaces.
   func ownName(_ clusterName: String) -> String? {
-    guard clusterName.hasPrefix(configuration.namespace) else { return nil }
-    let name = String(clusterName.dropFirst(configuration.namespace.count))
-    return name.isEmpty || configuration.namespace.isEmpty && name.hasPrefix("__") ? nil : name
+    if let name = Self.name(clusterName, in: configuration.namespace), !isExternal(name) { return name }
+    guard let name = Self.name(clusterName, in: configuration.externalNamespace), isExternal(name) else { return nil }
+    return name
+  }
+
+  private static func name(_ clusterName: String, in namespace: String) -> String? {
+    guard clusterName.hasPrefix(namespace) else { return nil }
+    let name = String(clusterName.dropFirst(namespace.count))
+    return name.isEmpty || namespace.isEmpty && name.hasPrefix("__") ? nil : name
   }
 
   func set(_ topic: String, partitions: Int32?) {

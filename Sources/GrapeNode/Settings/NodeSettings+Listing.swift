@@ -36,6 +36,7 @@ extension NodeSettings {
     func milliseconds(_ count: Int) -> String { DurationText.format(.milliseconds(count)) }
     rows += [
       row("kafka.namespace", kafka.namespace, ""),
+      row("kafka.external-namespace", kafka.externalNamespace, ""),
       row("kafka.replication", kafka.replication.map { Placed("\($0.value)", $0.place) }, "as the brokers have it"),
       row("kafka.request-timeout", duration(kafka.requestTimeout), milliseconds(configuration.requestTimeout)),
       row("kafka.commit-timeout", duration(kafka.commitTimeout), milliseconds(configuration.commitTimeout)),

@@ -43,6 +43,8 @@ extension NodeSettings {
   public func kafkaConfiguration(brokers: String) -> KafkaConfiguration {
     var configuration = KafkaConfiguration(bootstrapServers: brokers, transactionalID: name?.value ?? "node")
     configuration.namespace = kafka.namespace?.value ?? ""
+    configuration.externalNamespace = kafka.externalNamespace?.value ?? ""
+    configuration.isExternal = { TopicName.isExternal($0) }
     if let copies = kafka.replication { configuration.replicationFactor = Int32(copies.value) }
     if let timeout = kafka.requestTimeout { configuration.requestTimeout = Int(timeout.value.wholeMilliseconds) }
     if let timeout = kafka.commitTimeout { configuration.commitTimeout = Int(timeout.value.wholeMilliseconds) }

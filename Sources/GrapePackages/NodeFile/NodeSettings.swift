@@ -29,6 +29,8 @@ public struct NodeSettings: Hashable, Sendable {
   public struct Kafka: Hashable, Sendable {
     /// Precedes the names of topics, groups and transactions.
     public var namespace: Placed<String>?
+    /// Precedes the names of topics that are not Grape's.
+    public var externalNamespace: Placed<String>?
     /// Copies of each partition of new topics.
     public var replication: Placed<Int>?
     public var requestTimeout: Placed<Duration>?
@@ -107,6 +109,7 @@ extension NodeSettings.Kafka {
   func over(_ weaker: Self) -> Self {
     var result = self
     result.namespace = namespace ?? weaker.namespace
+    result.externalNamespace = externalNamespace ?? weaker.externalNamespace
     result.replication = replication ?? weaker.replication
     result.requestTimeout = requestTimeout ?? weaker.requestTimeout
     result.commitTimeout = commitTimeout ?? weaker.commitTimeout

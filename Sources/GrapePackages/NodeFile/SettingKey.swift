@@ -48,6 +48,10 @@ public struct SettingKey: Sendable {
       try LogAddress.check(namespace: given.value)
       try settings.setNamespace(given)
     },
+    key("kafka.external-namespace", "team.", \.kafka.externalNamespace) { text throws(QuantityError) in
+      try LogAddress.check(namespace: text)
+      return text
+    },
     key("kafka.replication", "3", \.kafka.replication) { text throws(QuantityError) in
       guard let copies = Int(text), (1...1_000).contains(copies) else {
         throw QuantityError(
