@@ -14,6 +14,7 @@ extension ApplicationEngine {
   // MARK: The group
 
   func join() {
+    awaitsGroupSince = reactor.clock.monotonic
     let take = reactor.completion { [self] (change: GroupChange) in changed(change) }
     membership = log.join(group: name.text, topics: [topic], onChange: take)
     // What `join` told of at once is taken first.
@@ -29,7 +30,11 @@ extension ApplicationEngine {
     settleTenures()
   }
 
+  /// For so long the engine is not taken for idle because it has no partitions, nanoseconds.
+  static let groupPatience: Int64 = 10_000_000_000
+
   private func changed(_ change: GroupChange) {
+    awaitsGroupSince = nil
     for index in indices(of: change.lost) { withdraw(index, isLost: true) }
     let revoked = indices(of: change.revoked)
     for index in revoked { withdraw(index, isLost: false) }

@@ -16,8 +16,13 @@ extension ApplicationEngine {
   /// as the one it comes from is done.
   public var isIdle: Bool {
     state != .loading && waiting == 0 && unfinishedCommits == 0 && lanes.allSatisfy { $0.delivery == nil }
-      && tenures.allSatisfy(\.isAtRest)
+      && tenures.allSatisfy(\.isAtRest) && !awaitsGroup
       && here.allSatisfy { stateGates[$0].isSettled && chores[$0].isIdle && offsetPacing[$0].due == nil }
+  }
+
+  /// It is not known yet which partitions are this engine's.
+  private var awaitsGroup: Bool {
+    awaitsGroupSince.map { reactor.clock.monotonic - $0 < Self.groupPatience } ?? false
   }
 
   /// Whether an event has been handed to a worker (or may have been).

@@ -42,6 +42,8 @@ public final class ApplicationEngine {
   /// By partition, as `lanes`.
   var trails: [CommitTrail] = []
   var membership: GroupMembership?
+  /// When the group was joined, monotonic, while it has not said yet what this engine gets; nil: it has.
+  var awaitsGroupSince: Int64?
   /// Revocations whose partitions are coming to rest.
   var revocations: [(left: Set<Int>, change: GroupChange)] = []
   /// By partition: what the log refused there.

@@ -59,7 +59,7 @@ struct SequenceTests {
         .commitOffsets,
         [RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED])
       let first = [commit(6, after: known), commit(7, after: 6), commit(8, after: 7)]
-      #expect(await codes(log, first) == [.failed, .outOfSequence, .outOfSequence])
+      #expect(await codes(log, first) == [.unauthorized, .outOfSequence, .outOfSequence])
       // Also later; what builds on what was committed goes.
       #expect(await codes(log, [commit(9, after: 8)]) == [.outOfSequence])
       #expect(
