@@ -541,22 +541,23 @@ def report(limits: Limits, rows: list[Row], missing: list[str], options: Options
     return "\n".join(lines)
 
 
-#: Between these lines of docs/benchmarks.md stands what log_bench.py found; what is behind them was written by hand. Each program
-#: leaves the others' parts alone.
+#: Between these lines of docs/benchmarks.md stands what log_bench.py and kafka_bench.py found; what is behind the log's section was
+#: written by hand, or by kafka_bench.py. Each program leaves the others' parts alone.
 LOG_SECTION = ("<!-- log_bench.py: begin -->", "<!-- log_bench.py: end -->")
+KAFKA_SECTION = ("<!-- kafka_bench.py: begin -->", "<!-- kafka_bench.py: end -->")
 
 
-def split_report(text: str) -> tuple[str, str, str]:
-    """A report up to the log's section, that section, and what is behind it; the latter two are empty if there is none."""
-    begin, end = LOG_SECTION
+def split_report(text: str, lines: tuple[str, str] = LOG_SECTION) -> tuple[str, str, str]:
+    """A report up to a section, that section, and what is behind it; the latter two are empty if there is none."""
+    begin, end = lines
     before, found, rest = text.partition(begin)
     section, ended, after = rest.partition(end)
     return (before, found + section + ended, after) if found and ended else (text, "", "")
 
 
-def replace_section(path: pathlib.Path, section: str) -> None:
-    """Puts the log's section in the place of the old one, or at the end of the report."""
-    before, _, after = split_report(path.read_text()) if path.exists() else ("# Benchmarks\n", "", "")
+def replace_section(path: pathlib.Path, section: str, lines: tuple[str, str] = LOG_SECTION) -> None:
+    """Puts a section in the place of the old one, or at the end of the report."""
+    before, _, after = split_report(path.read_text(), lines) if path.exists() else ("# Benchmarks\n", "", "")
     path.write_text(before.rstrip("\n") + "\n\n" + section.rstrip("\n") + (after or "\n"))
 
 
