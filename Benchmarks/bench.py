@@ -562,9 +562,10 @@ def replace_section(path: pathlib.Path, section: str, lines: tuple[str, str] = L
 
 
 def replace_report(path: pathlib.Path, text: str) -> None:
-    """Puts a new report before the log's section."""
-    _, section, after = split_report(path.read_text()) if path.exists() else ("", "", "")
-    path.write_text(text.rstrip("\n") + "\n" + ("\n" + section + after if section else ""))
+    """Puts a new report before the sections of the others."""
+    old = path.read_text() if path.exists() else ""
+    kept = max((section + after for _, section, after in (split_report(old), split_report(old, KAFKA_SECTION))), key=len)
+    path.write_text(text.rstrip("\n") + "\n" + ("\n" + kept if kept else ""))
 
 
 def show(rows: list[Row]) -> None:
