@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -546,6 +547,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
+    # Nodes are ended and topics deleted also when somebody has had enough.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     OUT.mkdir(exist_ok=True)
     if not given.grape.is_file():
         print(f"kafka_bench.py: no grape at {given.grape}: build it (swift build -c release) or give --grape", file=sys.stderr)
