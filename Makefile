@@ -7,7 +7,7 @@ BINARY = .build/release/grape
 SWIFT_FILES = git ls-files -z '*.swift'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-unit test-kafka test-python test-golden test-e2e test-examples bench bench-log format lint install clean
+.PHONY: help setup build demo test test-unit test-kafka test-python test-golden test-e2e test-examples bench bench-log bench-kafka format lint install clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: build ## Measures Grape beside the machine's limits and writes docs/bench
 bench-log: setup ## Measures the log alone, as docs/benchmarks.md says; BENCH=--quick: in a minute
 	$(SWIFT) build -c release --product GrapeCommitLogBench
 	python3 Benchmarks/log_bench.py --grape-bench .build/release/GrapeCommitLogBench $(BENCH)
+
+bench-kafka: build ## Measures nodes on Kafka beside librdkafka alone and writes docs/benchmarks.md; BENCH=--quick: in half a minute
+	python3 Benchmarks/kafka_bench.py --grape $(BINARY) --write $(BENCH)
 
 format: ## Formats the Swift files and lists those of the SDK
 	@scripts/embed_sdk.py
