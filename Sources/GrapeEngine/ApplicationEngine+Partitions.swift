@@ -13,12 +13,17 @@ extension ApplicationEngine {
 
   // MARK: The group
 
-  func join() {
+  func join(awaitingGroup: Bool) {
     awaitsGroupSince = reactor.clock.monotonic
     let take = reactor.completion { [self] (change: GroupChange) in changed(change) }
     membership = log.join(group: name.text, topics: [topic], onChange: take)
     // What `join` told of at once is taken first.
-    reactor.deferred { [self] in tellStarted() }
+    guard awaitingGroup else {
+      reactor.deferred { [self] in tellStarted() }
+      return
+    }
+    reactor.deferred { [self] in if awaitsGroupSince == nil { tellStarted() } }
+    reactor.schedule(after: Self.groupPatience) { [self] in tellStarted() }
   }
 
   /// Gives all partitions back, once what is under way in them is in the log; nothing may be under way at a worker. `completion` when the group
@@ -34,7 +39,8 @@ extension ApplicationEngine {
   static let groupPatience: Int64 = 10_000_000_000
 
   private func changed(_ change: GroupChange) {
-    awaitsGroupSince = nil
+    // A change without partitions may only mean that the group has not decided yet.
+    if !change.assigned.isEmpty { awaitsGroupSince = nil }
     for index in indices(of: change.lost) { withdraw(index, isLost: true) }
     let revoked = indices(of: change.revoked)
     for index in revoked { withdraw(index, isLost: false) }

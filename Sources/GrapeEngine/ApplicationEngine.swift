@@ -124,7 +124,11 @@ public final class ApplicationEngine {
 
   /// Joins the application's consumer group and begins with the partitions that this gives it; `isStopped` leaves it at rest. `completion`
   /// once those that came at once are there.
-  public func start(stopped: Bool, completion: @escaping (Result<Void, LogError>) -> Void) {
+  ///
+  /// - Parameter awaitingGroup: if none come at once it is waited for the group's word, for ten seconds at most.
+  public func start(
+    stopped: Bool, awaitingGroup: Bool = false, completion: @escaping (Result<Void, LogError>) -> Void
+  ) {
     let count = Int(partitions)
     lanes = (0..<partitions).map {
       LaneStateMachine(partition: $0, start: nil, bounds: PartitionBounds(start: 0, end: 0))
@@ -143,7 +147,7 @@ public final class ApplicationEngine {
       }
       completion(result)
     }
-    join()
+    join(awaitingGroup: awaitingGroup)
   }
 
   /// Lets workers finish what they hold, then starts no more. `completion` when the last is gone.

@@ -167,19 +167,20 @@ final class NodeCore {
     } else {
       let engine = ApplicationEngine(
         deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(manifest.name).log")
-      start(engine, stopped: stopped) { done($0.mapError { StatusError($0) }) }
+      start(engine, stopped: stopped, awaitingGroup: true) { done($0.mapError { StatusError($0) }) }
     }
   }
 
   /// Lets an engine find out where it stands, and which requests it remembers.
   private func start(
-    _ engine: ApplicationEngine, stopped: Bool, completion: @escaping (Result<Void, LogError>) -> Void
+    _ engine: ApplicationEngine, stopped: Bool, awaitingGroup: Bool = false,
+    completion: @escaping (Result<Void, LogError>) -> Void
   ) {
     let name = engine.name.text
     let table = RequestTable(engine, gate: gate, reactor: reactor, calls: calls, logger: logger)
     engines[name] = engine
     requests[name] = table
-    engine.start(stopped: stopped) { result in
+    engine.start(stopped: stopped, awaitingGroup: awaitingGroup) { result in
       guard case .success = result else { return completion(result) }
       table.start { [self] error in
         if let error { return completion(.failure(error)) }
