@@ -58,8 +58,7 @@ SIGN_OF_LIFE = 60
 END_TO_END = ("e2e", "e2e-kafka", "e2e-kafka-all")
 #: What `make test` runs on Kafka, besides the embedded log.
 KAFKA_FILES = (
-    "test_exec.py", "test_crash.py", "test_state.py", "test_bank.py", "test_history.py", "test_cluster.py",
-    "test_cluster_bank.py",
+    "test_exec.py", "test_crash.py", "test_state.py", "test_cluster.py", "test_cluster_bank.py",
 )
 
 Word = Union[str, os.PathLike]
@@ -252,7 +251,7 @@ class Tests:
         return self.unittests("e2e", [sys.executable], ROOT / "Tests" / "EndToEnd", grape)
 
     def e2e_kafka(self) -> Count:
-        return self.end_to_end_on_kafka("e2e-kafka", KAFKA_FILES, {"GRAPE_BANK_ROUNDS": "4", "GRAPE_HISTORY_ROUNDS": "3"})
+        return self.end_to_end_on_kafka("e2e-kafka", KAFKA_FILES, {"GRAPE_BANK_ROUNDS": "4"})
 
     def e2e_kafka_all(self) -> Count:
         return self.end_to_end_on_kafka("e2e-kafka-all", ("test_*.py",), {})

@@ -187,7 +187,18 @@ class Client:
         return self.request_with_blob(op, blob, **members)[0]
 
     def request_with_blob(self, op: str, blob: bytes = b"", **members: Any) -> tuple[dict, bytes]:
-        """The answer's JSON and its blob."""
+        """The answer's JSON and its blob. On Kafka a partition comes to its node by and by: state is asked for until it is there."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return self.request_once(op, blob, **members)
+            except Failure as error:
+                if op != "state.read" or "not worked on by this node" not in error.message or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def request_once(self, op: str, blob: bytes = b"", **members: Any) -> tuple[dict, bytes]:
+        """The same, whatever the answer is."""
         id = self.fresh_id()
         text = json.dumps({"op": op, **members}).encode()
         self.send(wire.REQUEST, id, struct.pack(">I", len(text)) + text + blob)
