@@ -18,12 +18,10 @@ extension ApplicationEngine {
     let take = reactor.completion { [self] (change: GroupChange) in changed(change) }
     membership = log.join(group: name.text, topics: [topic], onChange: take)
     // What `join` told of at once is taken first.
-    guard awaitingGroup else {
-      reactor.deferred { [self] in tellStarted() }
-      return
+    reactor.deferred { [self] in
+      guard awaitingGroup, awaitsGroupSince != nil else { return tellStarted() }
+      reactor.schedule(after: Self.groupPatience) { [self] in tellStarted() }
     }
-    reactor.deferred { [self] in if awaitsGroupSince == nil { tellStarted() } }
-    reactor.schedule(after: Self.groupPatience) { [self] in tellStarted() }
   }
 
   /// Gives all partitions back, once what is under way in them is in the log; nothing may be under way at a worker. `completion` when the group
@@ -95,7 +93,7 @@ extension ApplicationEngine {
           // slot.
           let (first, end) = (lanes[index].processed, lanes[index].end)
           replaceBacklog(
-            index, LaneBacklog(first: first, end: environment.failsSingly ? first : end, slots: slotNames.count))
+            index, LaneBacklog(first: first, end: environment.sharesLog ? first : end, slots: slotNames.count))
           noteSeen(index, end: end)
           stateGates[index] = StateGate()
           offsetPacing[index] = OffsetPacing()
@@ -110,7 +108,7 @@ extension ApplicationEngine {
     if tenures[index].opened() {
       here = tenures.indices.filter { tenures[$0].isHere }
       claim(index, offsets)
-      if !environment.failsSingly { countBacklog(index) }
+      if !environment.sharesLog { countBacklog(index) }
       schedulePump()
     } else {
       settleTenures()
@@ -311,7 +309,7 @@ extension ApplicationEngine {
   private func commitFailed(
     _ error: LogError, lane index: Int, _ delivery: LaneStateMachine.Delivery?, replyTopics: [String]
   ) {
-    if environment.failsSingly, error.code != .failed, error.code != .closed {
+    if environment.sharesLog, error.code != .failed, error.code != .closed {
       unfinishedCommits -= 1
       if let delivery { blame(delivery, lane: index, error) }
       if error.code == .noSuchTopic { environment.repliesRefused(replyTopics) }

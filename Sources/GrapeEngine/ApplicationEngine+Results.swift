@@ -34,10 +34,7 @@ extension ApplicationEngine {
     } catch {
       return condemn(session, "its output is not acceptable: \(error.message)")
     }
-    session.deliveries[header.id] = nil
-    session.turns.answered()
-    session.lastHeard = reactor.now
-    session.unchangedSince = reactor.now
+    session.answered(header.id, now: reactor.now)
     pool.proved()
     if transaction.appends.contains(where: { $0.partition.topic == stateTopic }) {
       stateGates[Int(partition)].wrote(session.id)
@@ -50,10 +47,7 @@ extension ApplicationEngine {
 
   /// The partition has gone, or begun again, since: what came of its events is not to be committed.
   private func dropResult(_ header: FrameHeader, from session: WorkerSession) {
-    session.deliveries[header.id] = nil
-    session.turns.answered()
-    session.lastHeard = reactor.now
-    session.unchangedSince = reactor.now
+    session.answered(header.id, now: reactor.now)
     schedulePump()
     settleStop()
   }
@@ -186,11 +180,12 @@ extension ApplicationEngine {
       trails[index].moved(to: offset)
       return record(result, delivery: delivery)
     }
-    if told == nil { trails[index].handedOver(upTo: offset) } else { trails[index].moved(to: offset) }
+    let isAwaited = trails[index].handedOver(upTo: offset, telling: told?.committed.offset)
     commit(transaction, lane: index, of: delivery) { [self] outcome in
       switch outcome {
       case .success(let receipt):
-        if let told { lanes[index].committed(upTo: told.committed.offset) } else { trails[index].confirmedFirst() }
+        if let told { lanes[index].committed(upTo: told.committed.offset) }
+        if isAwaited { trails[index].confirmedFirst() }
         record(result, delivery: delivery)
         applyState(transaction, receipt, lane: index, processed: offset)
       case .failure:
@@ -354,9 +349,11 @@ extension ApplicationEngine {
     let offset = lanes[index].processed
     let told = offsetCommit(lane: index)
     transaction.offsets = [told]
-    trails[index].moved(to: offset)
+    let isAwaited = trails[index].handedOver(upTo: offset, telling: told.committed.offset)
     commit(transaction, lane: index) { [self] outcome in
-      if case .success = outcome { lanes[index].committed(upTo: told.committed.offset) }
+      guard case .success = outcome else { return }
+      lanes[index].committed(upTo: told.committed.offset)
+      if isAwaited { trails[index].confirmedFirst() }
     }
     schedulePump()
   }

@@ -40,9 +40,6 @@ extension ApplicationEngine {
     tenures.indices.contains(Int(partition)) && tenures[Int(partition)].isHere
   }
 
-  /// The partitions that are this engine's and at work, ascending.
-  public var partitionsHere: [Int32] { here.map { Int32($0) } }
-
   /// A result was committed.
   func record(_ result: WorkerResult, delivery: LaneStateMachine.Delivery) {
     let latency = Self.age(of: delivery.timestamp, now: reactor.clock.wall) * 1000

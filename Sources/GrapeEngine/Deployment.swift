@@ -65,8 +65,9 @@ public struct EngineEnvironment {
   /// Handlers a chain of events may pass through.
   public var hopLimit: Int
   public var logger: Logger
-  /// A commit of the log can fail while others after it succeed: then its partition begins again from the last one that did not.
-  public var failsSingly = false
+  /// Other nodes may work on the log. Partitions come and go then; and a commit can fail while others after it succeed: its
+  /// partition begins again from the last one that did not.
+  public var sharesLog = false
   /// Told when a commit was refused because some topic is not there: the reply topics in it.
   public var repliesRefused: (_ topics: [String]) -> Void = { _ in }
   /// What is too long for a view of state that goes on meanwhile.

@@ -102,7 +102,7 @@ struct CommitTrail {
   private(set) var told: Int64
   /// Progress whose effects are in the log for certain.
   private(set) var confirmed: Int64
-  /// Progress by results whose commits say nothing of it, and are not answered, in their order.
+  /// Progress by results whose commits do not say all of it, and are not answered, in their order.
   private var pending: [Int64] = []
 
   init(_ offset: Int64) {
@@ -113,8 +113,17 @@ struct CommitTrail {
   /// An offset is handed to the log.
   mutating func tells(_ offset: Int64) { told = offset }
 
-  /// Effects are handed to the log, without a word on the offset that they led to.
-  mutating func handedOver(upTo offset: Int64) { pending.append(offset) }
+  /// Effects are handed to the log, with which the lane has come to `offset`. True: `confirmedFirst` is to follow when they are in it.
+  ///
+  /// - Parameter told: what goes with them of the lane's progress. If that is all of it the log itself keeps the order.
+  mutating func handedOver(upTo offset: Int64, telling told: Int64?) -> Bool {
+    if told == offset, isConfirmed {
+      confirmed = offset
+      return false
+    }
+    pending.append(offset)
+    return true
+  }
 
   /// The lane has moved on without effects.
   mutating func moved(to offset: Int64) {

@@ -40,6 +40,14 @@ final class WorkerSession {
 
   var isReady: Bool { connection != nil && !isDraining }
 
+  /// Notes that a delivery came back.
+  func answered(_ delivery: UInt64, now: Int64) {
+    deliveries[delivery] = nil
+    turns.answered()
+    lastHeard = now
+    unchangedSince = now
+  }
+
   /// Notes a heartbeat.
   func heard(delivery: UInt64, done: UInt32, now: Int64) {
     lastHeard = now

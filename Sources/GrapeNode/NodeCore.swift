@@ -89,7 +89,7 @@ final class NodeCore {
       launch: { [launcher] (deployment, worker, token) throws(StatusError) in
         try launcher.launch(deployment, worker: worker, token: token)
       })
-    environment.failsSingly = sharesLog
+    environment.sharesLog = sharesLog
     environment.repliesRefused = { [unowned self] in lookFor(replyTopics: $0) }
     return environment
   }

@@ -93,8 +93,9 @@ struct CommitTrailTests {
   func certain() {
     var trail = CommitTrail(5)
     #expect(trail.isConfirmed && trail.confirmed == 5)
-    trail.handedOver(upTo: 8)
-    trail.handedOver(upTo: 10)
+    let first = trail.handedOver(upTo: 8, telling: nil)
+    let second = trail.handedOver(upTo: 10, telling: nil)
+    #expect(first && second)
     trail.moved(to: 12)
     #expect(!trail.isConfirmed && trail.confirmed == 5)
     trail.confirmedFirst()
@@ -103,5 +104,19 @@ struct CommitTrailTests {
     #expect(trail.isConfirmed && trail.confirmed == 12, "what followed without effects is certain with them")
     trail.moved(to: 20)
     #expect(trail.confirmed == 20)
+  }
+
+  @Test("a commit that says all of the progress needs no answer, one behind others that are not answered does")
+  func telling() {
+    var trail = CommitTrail(5)
+    let alone = trail.handedOver(upTo: 7, telling: 7)
+    #expect(!alone && trail.confirmed == 7)
+    let quiet = trail.handedOver(upTo: 8, telling: nil)
+    let behind = trail.handedOver(upTo: 9, telling: 7)
+    #expect(quiet && behind)
+    trail.confirmedFirst()
+    #expect(trail.confirmed == 8, "what the second led to is not certain yet")
+    trail.confirmedFirst()
+    #expect(trail.confirmed == 9 && trail.isConfirmed)
   }
 }

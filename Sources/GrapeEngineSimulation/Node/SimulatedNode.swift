@@ -73,7 +73,7 @@ final class SimulatedNode: @unchecked Sendable {
       },
       start: { (launch, _, _, onExit) throws(SystemError) in spawn(launch.program, launch.arguments[0], onExit) },
       random: SimulationRandom(seed: seed))
-    environment.failsSingly = groups != nil
+    environment.sharesLog = groups != nil
     let topology = Topology(manifests)
     engines = manifests.map { manifest in
       ApplicationEngine(

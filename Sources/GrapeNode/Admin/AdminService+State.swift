@@ -83,6 +83,17 @@ extension AdminService {
     guard let partition = partitions.first, !listing.isFull(query) else {
       return respond(.success((listing.json(next: partitions.first), listing.values)))
     }
+    let name = core.configuration.name.text
+    if !engine.isHere(partition),
+      let owner = core.cluster?.table.owner(
+        of: partition, app: engine.name.text, otherThan: name, now: core.reactor.now)
+    {
+      return respond(
+        .failure(
+          StatusError(
+            .unavailable,
+            "partition \(partition) of \(engine.name) is not worked on by this node but by \(owner): ask there")))
+    }
     engine.readState(
       partition, { (view) throws(StateError) in try query.run(on: view, partition: partition, from: listing) }
     ) {
