@@ -84,10 +84,7 @@ extension ApplicationEngine {
     guard stateGates[index].admits(session.id),
       session.turns.admits(suspect: plan.isSuspect, isIdle: session.deliveries.isEmpty)
     else { return }
-    guard session.deliveries.count < profile.credits, let connection = session.connection,
-      // One that was given up in this lane.
-      !session.deliveries.values.contains(lanes[index].partition)
-    else { return }
+    guard hasRoom(session, for: index), let connection = session.connection else { return }
     let slices: [ByteSlice]
     do throws(WireError) {
       slices = try deliverable(plan.batches, zstd: session.acceptsZstd)
@@ -127,8 +124,13 @@ extension ApplicationEngine {
   func hasFreeWorker(_ index: Int) -> Bool {
     if readySessions.isEmpty { return false }
     let session = worker(for: index)
-    return session.deliveries.count < profile.credits
+    return hasRoom(session, for: index)
       && session.turns.wouldAdmit(suspect: lanes[index].isSuspect, isIdle: session.deliveries.isEmpty)
+  }
+
+  /// A delivery of the same lane that was given up is to be answered first.
+  private func hasRoom(_ session: WorkerSession, for index: Int) -> Bool {
+    session.deliveries.count < profile.credits && !session.deliveries.values.contains(lanes[index].partition)
   }
 
   /// The batches in a form that the worker can read.
