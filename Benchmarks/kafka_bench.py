@@ -8,7 +8,8 @@ The report goes to Benchmarks/out/kafka.md, with --write also to its section of 
 ratios: what changes from round to round cancels out.
 
 The broker is the one of the end-to-end tests (Tests/EndToEnd/broker.py): noida-db, or with GRAPE_KAFKA=host:port,... (and
-GRAPE_KAFKA_SETTINGS) a cluster. noida-db answers a fetch with all that a partition has, so topics stay small on it. Topics that were made are
+GRAPE_KAFKA_SETTINGS) a cluster. noida-db answers a fetch with all that a partition has, so topics stay small on it, and at once, so
+limits/fetch_wait.c stands between. Topics that were made are
 deleted in the end. Needs gcc, make, librdkafka, python3 and the Swift toolchain.
 Exit code 0: measured; 1: something could not be measured; 2: a target was missed (--gate).
 """
@@ -162,25 +163,37 @@ class Setup:
         self.deadline = time.monotonic() + given.minutes * 60
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="grape-kafka-bench-"))
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        bench.run(["make", "-s", "-C", bench.HERE / "limits", "kafka", f"OUT={OUT / 'limits'}"])
+        bench.run(["make", "-s", "-C", bench.HERE / "limits", "for-kafka", f"OUT={OUT / 'limits'}"])
         self.cluster = broker.shared()
         self.settings = dict(self.cluster.settings)
         self.address = self.cluster.address
         if isinstance(self.cluster, broker.OwnBroker):
             # Not through the tests' proxy: it would be what is measured. What it sets right (transactions that are rolled back, members that
             # say nothing any more) does not happen here.
-            self.address = f"{self.cluster.host}:{self.cluster.port}"
+            self.address = self.waiting_way(self.cluster)
             # All that a topic has may come in one answer.
             self.settings["receive.message.max.bytes"] = "1500000000"
         self.prefix = f"kbench{os.getpid()}"
         stack.callback(self.cluster.delete_topics, self.prefix)
         self.topics = self.groups = 0
 
+    def waiting_way(self, own: broker.OwnBroker) -> str:
+        """That broker answers fetches at once, also when there is nothing, so that a node with nothing to do takes a processor, and half of
+        the broker. Behind this it does not."""
+        port = broker.free_port(own.host)
+        way = subprocess.Popen(
+            [OUT / "limits" / "fetch_wait", own.host, str(port), str(own.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.stack.callback(way.wait, 10)
+        self.stack.callback(way.stdin.close)
+        if not way.stdout.readline():
+            raise Unmeasured("fetch_wait does not start")
+        return f"{own.host}:{port}"
+
     @property
     def what_broker(self) -> str:
         if isinstance(self.cluster, broker.OwnBroker):
             version = bench.run([self.cluster.program, "--version"]).strip().splitlines()
-            return (version[0] if version else "noida-db") + " on the same machine"
+            return (version[0] if version else "noida-db") + " on the same machine, behind Benchmarks/limits/fetch_wait.c"
         return "a cluster (GRAPE_KAFKA)"
 
     def seconds_left(self) -> float:
@@ -365,6 +378,7 @@ class Call(Measurement):
         first.grape("app", "stop", "counts")
         first.grape("deploy", self.setup.app("swift", "uppercase", "echo", 1, "guarantee: at-least-once"))
         nodes = (first, second)
+        eventually(lambda: all((node.app("echo") or {}).get("state") == "running" for node in nodes), "both nodes run echo")
         self.at = eventually(lambda: next((node for node in nodes if node.assigned("echo")), None), "somebody has the partition of echo")
         self.other = nodes[nodes[0] is self.at]
         for node in nodes:

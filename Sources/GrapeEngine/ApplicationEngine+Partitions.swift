@@ -283,6 +283,7 @@ extension ApplicationEngine {
   ) {
     var transaction = transaction
     transaction.isPatient = true
+    transaction.mayRepeat = profile.guarantee == .atLeastOnce
     unfinishedCommits += 1
     tenures[index].handedOver()
     environment.gate.commit(transaction) { [self] outcome in

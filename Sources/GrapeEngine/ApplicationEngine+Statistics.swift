@@ -110,10 +110,11 @@ extension ApplicationEngine {
     ]
   }
 
-  /// `running`, `stopped` or `failed`.
+  /// `loading` (where it stands is being found out), `running`, `stopped` or `failed`.
   public var reportedState: String {
     switch state {
     case .stopping, .stopped: "stopped"
+    case .loading where problem == nil: "loading"
     case .loading, .running: problem == nil ? "running" : "failed"
     }
   }

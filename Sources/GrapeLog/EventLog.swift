@@ -183,6 +183,9 @@ public struct Transaction: Sendable {
   /// True: while the log cannot be reached the transaction waits, however long that takes, instead of being refused as
   /// `busy` in the end. For what was begun and can only go on.
   public var isPatient: Bool
+  /// True: its records may be seen one after the other, and some of them twice where the log does not know whether they were written. For effects
+  /// that come about at least once; a log to which being certain costs more may do without. Means nothing beside `offsets`.
+  public var mayRepeat = false
 
   public init(
     durability: Durability = .disk, appends: [Append] = [], offsets: [OffsetCommit] = [], isPatient: Bool = false

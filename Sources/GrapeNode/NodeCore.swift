@@ -361,8 +361,7 @@ final class NodeCore {
     guard let admin else { preconditionFailure("connections are taken once there is somebody to answer them") }
     let services = ClientServices(
       reactor: reactor, gate: gate, intake: intake, calls: calls,
-      // One that is still finding out where it stands takes nothing: its deployment has not been answered yet.
-      engine: { [unowned self] in engines[$0].flatMap { $0.state == .loading ? nil : $0 } },
+      engine: { [unowned self] in engines[$0] },
       requests: { [unowned self] in requests[$0] }, admin: admin,
       eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
     let session = ClientSession(connection, source: source, services: services) { [unowned self] session in

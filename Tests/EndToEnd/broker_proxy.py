@@ -8,7 +8,9 @@ with what was fetched, that broker lists every transaction of the partition that
 the offset asked for. A client never sees the end of those, and takes all that their producer writes later for rolled back, too. Since
 the records of such transactions are not sent in the first place, the list is left out. And that broker waits for members of a
 consumer group for ever: one that has not been heard of for its session's time is taken out of the group here, by a LeaveGroup. Offsets
-that such a member, or one of an earlier generation, has in a transaction are refused, as Apache Kafka refuses them.
+that such a member, or one of an earlier generation, has in a transaction are refused, as Apache Kafka refuses them. And that broker
+answers a fetch at once also when there is nothing, so that who waits for records asks thousands of times a second: such an answer is kept
+here until something is written, for as long as the fetch may wait, and for LONGEST_WAIT at most, since others may write on another way.
 
 Lines on the standard input: "cut" (from now on nothing gets through, in either direction, and connections that are opened stay
 silent), "down" (all connections are reset, and new ones at once: so a broker looks that was killed), "heal" (it goes on). At its
@@ -19,16 +21,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import struct
 import sys
 import time
-from typing import Optional
+from typing import Awaitable, Optional, Union
 
 from broker import pack_text
 
+PRODUCE, END_TRANSACTION = 0, 26
 FETCH, METADATA, FIND_COORDINATOR, JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 1, 3, 10, 11, 12, 13, 14
 TXN_OFFSET_COMMIT = 28
 ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, MEMBER_ID_REQUIRED = 22, 25, 79
+
+#: Seconds.
+LONGEST_WAIT = 0.05
 
 
 class Proxy:
@@ -42,6 +49,8 @@ class Proxy:
         self.theirs, self.ours = (host.encode() + struct.pack(">i", number) for number in (broker, port))
 
         self.members = Members()
+        #: Set, and replaced, whenever something was written.
+        self.written = asyncio.Event()
 
     async def expire(self) -> None:
         """Takes members out of their groups when their time is over. The way may be cut: this is done beside it."""
@@ -111,6 +120,8 @@ class Proxy:
             while True:
                 [size] = struct.unpack(">i", await source.readexactly(4))
                 frame = change(await source.readexactly(size))
+                if inspect.isawaitable(frame):
+                    frame = await frame
                 await self.open.wait()
                 if frame is None:
                     continue
@@ -123,7 +134,10 @@ class Proxy:
     def request(self, frame: bytes, asked: dict, to_client: asyncio.StreamWriter) -> Optional[bytes]:
         """What is to be sent on; None if it was answered here."""
         api, version, correlation = struct.unpack_from(">hhi", frame)
-        if api in (FETCH, METADATA, FIND_COORDINATOR):
+        if api == FETCH:
+            # What is written from now on it may not see.
+            asked[correlation] = api, (version, longest_wait(frame), self.written)
+        elif api in (METADATA, FIND_COORDINATOR, PRODUCE, END_TRANSACTION):
             asked[correlation] = api, (version,)
         elif api == JOIN_GROUP and version <= 5:
             asked[correlation] = api, (version, *self.members.joining(frame))
@@ -138,13 +152,27 @@ class Proxy:
                 return None
         return frame
 
-    def answer(self, frame: bytes, asked: dict) -> bytes:
+    def answer(self, frame: bytes, asked: dict) -> Union[bytes, Awaitable[bytes]]:
         api, about = asked.pop(struct.unpack_from(">i", frame)[0], (None, ()))
+        if api in (PRODUCE, END_TRANSACTION):
+            self.written.set()
+            self.written = asyncio.Event()
+            return frame
         if api == JOIN_GROUP:
             self.members.joined(frame, *about)
         elif api == FETCH:
-            return without_rolled_back(frame, *about) if 4 <= about[0] <= 11 else frame
+            version, wait, written = about
+            if not 4 <= version <= 11:
+                return frame
+            frame, is_empty = without_rolled_back(frame, version)
+            return self.kept(frame, written, min(wait, LONGEST_WAIT)) if is_empty and wait > 0 else frame
         return frame if api is None else frame.replace(self.theirs, self.ours)
+
+    async def kept(self, frame: bytes, written: asyncio.Event, wait: float) -> bytes:
+        """The frame, when something was written, or after so many seconds."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(written.wait(), wait)
+        return frame
 
 
 class Members:
@@ -285,10 +313,20 @@ def pack_size(value: int) -> bytes:
     return bytes((*found, value))
 
 
-def without_rolled_back(frame: bytes, version: int) -> bytes:
-    """An answer to Fetch, versions 4 to 11, with empty lists of transactions that were rolled back."""
+def longest_wait(frame: bytes) -> float:
+    """How long a Fetch may wait for records, seconds."""
+    fields = Fields(frame)
+    fields.header()
+    fields.number(">i")  # replica
+    return fields.number(">i") / 1000
+
+
+def without_rolled_back(frame: bytes, version: int) -> tuple[bytes, bool]:
+    """An answer to Fetch, versions 4 to 11, with empty lists of transactions that were rolled back; and whether there is nothing in it that
+    a client would do something about."""
     at = 8 if version < 7 else 14
     parts, copied = [], 0
+    is_empty = version < 7 or not any(frame[8:10])
 
     def number() -> int:
         nonlocal at
@@ -298,6 +336,7 @@ def without_rolled_back(frame: bytes, version: int) -> bytes:
     for _ in range(number()):
         at += 2 + struct.unpack_from(">h", frame, at)[0]
         for _ in range(number()):
+            is_empty = is_empty and not any(frame[at + 4 : at + 6])
             at += 22 if version == 4 else 30
             count = number()
             if count > 0:
@@ -308,7 +347,8 @@ def without_rolled_back(frame: bytes, version: int) -> bytes:
                 at += 4
             size = number()
             at += max(0, size)
-    return b"".join((*parts, frame[copied:])) if parts else frame
+            is_empty = is_empty and size <= 0
+    return b"".join((*parts, frame[copied:])) if parts else frame, is_empty
 
 
 if __name__ == "__main__":

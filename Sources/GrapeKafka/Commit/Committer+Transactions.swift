@@ -273,7 +273,9 @@ extension Committer {
       memory.succeeded(transaction.transaction, number: transaction.number)
     }
     var last: [TopicPartition: Int64] = [:]
-    for (append, delivery) in zip(group.lazy.flatMap(\.transaction.appends), ledger.deliveries) {
+    let appends = group.lazy.flatMap(\.transaction.appends)
+    let deliveries = ledger.deliveries(0..<group.reduce(0) { $0 + $1.batches.count })
+    for (append, delivery) in zip(appends, deliveries) {
       let partition = TopicPartition(
         directory.clusterName(append.partition.topic), append.partition.partition)
       last[partition] = max(last[partition] ?? -1, delivery.lastOffset)
@@ -288,7 +290,7 @@ extension Committer {
     }
     var place = 0
     for transaction in group {
-      let deliveries = ledger.deliveries[place..<place + transaction.batches.count]
+      let deliveries = ledger.deliveries(place..<place + transaction.batches.count)
       place += transaction.batches.count
       if answered.contains(transaction.number) { continue }
       if deliveries.contains(where: { $0.baseOffset == .max }) {

@@ -249,8 +249,9 @@ final class Committer: @unchecked Sendable {
 
   func answerPlain(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, _ refusals: [Int: LogError]) {
     var place = 0
+    var again: [PreparedTransaction] = []
     for (index, transaction) in group.enumerated() {
-      let deliveries = ledger.deliveries[place..<place + transaction.batches.count]
+      let deliveries = ledger.deliveries(place..<place + transaction.batches.count)
       place += transaction.batches.count
       if transaction.isEmpty {
         transaction.completion(.success(CommitReceipt(durability: .disk, baseOffsets: [])))
@@ -266,7 +267,11 @@ final class Committer: @unchecked Sendable {
         continue
       }
       let partition = transaction.transaction.appends[0].partition
-      if deliveries.contains(where: \.mayBeThere) {
+      let isUnknown = deliveries.contains(where: \.mayBeThere)
+      if transaction.mayRepeat, isUnknown || KafkaError.kind(failed.failure) == .busy {
+        // With less hurry, and for as long as it may take.
+        again.append(transaction)
+      } else if isUnknown {
         let error = KafkaError.log(failed.failure, "writing to \(partition)")
         refuse(
           transaction, LogError(.failed, error.message + "; it may or may not have been written"), wasTried: false)
@@ -280,6 +285,7 @@ final class Committer: @unchecked Sendable {
         refuse(transaction, error, wasTried: false)
       }
     }
+    if !again.isEmpty { writeTransaction(again) }
   }
 
   func receipt(_ deliveries: some Sequence<DeliveryLedger.Delivery>) -> CommitReceipt {

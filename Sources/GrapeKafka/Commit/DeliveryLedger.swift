@@ -16,45 +16,54 @@ final class DeliveryLedger {
     var mayBeThere = false
   }
 
-  private(set) var deliveries: [Delivery]
+  // Plain memory: it is touched twice for every message.
+  private let storage: UnsafeMutableBufferPointer<Delivery>
 
-  init(appends: Int) { deliveries = [Delivery](repeating: Delivery(), count: appends) }
+  init(appends: Int) {
+    storage = .allocate(capacity: appends)
+    storage.initialize(repeating: Delivery())
+  }
+
+  deinit { storage.deallocate() }
+
+  /// What became of some of the appends.
+  func deliveries(_ places: Range<Int>) -> [Delivery] { Array(storage[places]) }
 
   /// What goes with each message of an append.
   static func opaque(append: Int) -> UnsafeMutableRawPointer? { UnsafeMutableRawPointer(bitPattern: append + 1) }
 
   @inline(__always)
-  func handedOver(append: Int) { deliveries[append].outstanding += 1 }
+  func handedOver(append: Int) { storage[append].outstanding += 1 }
 
   /// librdkafka would not even queue a message.
   func refused(append: Int, _ code: rd_kafka_resp_err_t) {
-    if deliveries[append].failure == RD_KAFKA_RESP_ERR_NO_ERROR { deliveries[append].failure = code }
+    if storage[append].failure == RD_KAFKA_RESP_ERR_NO_ERROR { storage[append].failure = code }
   }
 
   func report(_ message: UnsafePointer<rd_kafka_message_t>) {
     let append = Int(bitPattern: message.pointee._private) - 1
-    guard deliveries.indices.contains(append) else { return }
-    deliveries[append].outstanding -= 1
+    guard storage.indices.contains(append) else { return }
+    storage[append].outstanding -= 1
     if message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
-      deliveries[append].baseOffset = min(deliveries[append].baseOffset, message.pointee.offset)
-      deliveries[append].lastOffset = max(deliveries[append].lastOffset, message.pointee.offset)
+      storage[append].baseOffset = min(storage[append].baseOffset, message.pointee.offset)
+      storage[append].lastOffset = max(storage[append].lastOffset, message.pointee.offset)
     } else {
       refused(append: append, message.pointee.err)
-      if rd_kafka_message_status(message) != RD_KAFKA_MSG_STATUS_NOT_PERSISTED { deliveries[append].mayBeThere = true }
+      if rd_kafka_message_status(message) != RD_KAFKA_MSG_STATUS_NOT_PERSISTED { storage[append].mayBeThere = true }
     }
   }
 
   /// Messages that were not reported on are not waited for any more: they may be in the log.
   func close() {
-    for place in deliveries.indices where deliveries[place].outstanding > 0 {
+    for place in storage.indices where storage[place].outstanding > 0 {
       refused(append: place, RD_KAFKA_RESP_ERR__TIMED_OUT)
-      deliveries[place].mayBeThere = true
+      storage[place].mayBeThere = true
     }
   }
 
-  var isComplete: Bool { deliveries.allSatisfy { $0.outstanding == 0 } }
+  var isComplete: Bool { storage.allSatisfy { $0.outstanding == 0 } }
 
   var firstFailure: rd_kafka_resp_err_t? {
-    deliveries.first { $0.failure != RD_KAFKA_RESP_ERR_NO_ERROR }?.failure
+    storage.first { $0.failure != RD_KAFKA_RESP_ERR_NO_ERROR }?.failure
   }
 }

@@ -37,7 +37,7 @@ struct PreparedTransaction: Sendable {
     for append in waiting.transaction.appends {
       do throws(WireError) {
         let batch = try RecordBatch.unpack(append.batch, checkingCRC: false, limit: unpackedLimit)
-        bytes += batch.records.count + Int(append.recordCount) * Self.overhead
+        bytes += Self.bytes(batch, append)
         records += Int(append.recordCount)
         batches.append(batch)
       } catch {
@@ -49,6 +49,16 @@ struct PreparedTransaction: Sendable {
     self.bytes = bytes
     self.records = records
   }
+
+  /// At least what librdkafka counts for the messages of one append.
+  func bytes(ofAppend place: Int) -> Int { Self.bytes(batches[place], transaction.appends[place]) }
+
+  private static func bytes(_ batch: UnpackedBatch, _ append: Transaction.Append) -> Int {
+    batch.records.count + Int(append.recordCount) * overhead
+  }
+
+  /// See `Transaction.mayRepeat`.
+  var mayRepeat: Bool { transaction.mayRepeat && transaction.offsets.isEmpty }
 
   /// The one partition that the transaction touches, if it appends there and does nothing else.
   var onlyPartition: TopicPartition? {
@@ -88,13 +98,14 @@ struct CommitGrouping {
     }
     var sets: [TopicPartition: (bytes: Int, records: Int)] = [:]
     var count = 0
-    for transaction in waiting {
-      if let partition = transaction.onlyPartition {
-        var set = sets[partition] ?? (0, 0)
-        set.bytes += transaction.bytes
-        set.records += transaction.records
-        if set.bytes > setBytes || set.records > setRecords { break }
-        sets[partition] = set
+    counting: for transaction in waiting {
+      for (place, append) in transaction.transaction.appends.enumerated() {
+        var set = sets[append.partition] ?? (0, 0)
+        set.bytes += transaction.bytes(ofAppend: place)
+        set.records += Int(append.recordCount)
+        // The first fits, or may be taken apart.
+        if count > 0, set.bytes > setBytes || set.records > setRecords { break counting }
+        sets[append.partition] = set
       }
       count += 1
     }
@@ -102,8 +113,9 @@ struct CommitGrouping {
   }
 
   private func isPlain(_ transaction: PreparedTransaction) -> Bool {
+    if transaction.mayRepeat { return true }
     // A patient one is tried again and again, so that there must be no doubt whether it was written.
-    transaction.onlyPartition != nil && !transaction.transaction.isPatient && transaction.bytes <= setBytes
+    return transaction.onlyPartition != nil && !transaction.transaction.isPatient && transaction.bytes <= setBytes
       && transaction.records <= setRecords
   }
 }

@@ -1,5 +1,6 @@
 internal import CRDKafka
 internal import GrapeLog
+internal import GrapeWire
 
 /// One partition that is being read: where librdkafka fetches, and what it has fetched. Confined to the reader's
 /// thread.
@@ -17,7 +18,7 @@ final class PartitionSession {
   let partition: TopicPartition
   let topic: RDKafkaTopic
   private let queue: RDKafkaQueue
-  var buffer = MessageBuffer()
+  var buffer = FetchedBatches()
   /// Every record from here on is in the buffer or will be fetched.
   private(set) var next: Int64
   /// Every record before this has been fetched.
@@ -28,6 +29,9 @@ final class PartitionSession {
   /// The partition's end is this or greater, as known.
   var end: Int64 = 0
   var reads: [PendingRead] = []
+  /// How much is read ahead, bytes: little at first, more with every read that takes something.
+  private(set) var window = leastWindow
+  private static let leastWindow = 1 << 20
   /// Nanoseconds of the monotonic clock.
   var lastUsed = MonotonicClock.now
 
@@ -70,15 +74,10 @@ final class PartitionSession {
     isFetching = false
   }
 
-  /// Takes a message over.
-  func receive(_ message: MessageBuffer.Message) {
-    let offset = message.pointee.offset
-    guard isFetching, offset >= fetched else {
-      rd_kafka_message_destroy(message)
-      return
-    }
-    buffer.append(message)
-    fetched = offset + 1
+  /// Takes messages over, none of them an error. `scratch` is memory to work in.
+  func receive(_ messages: Slice<FetchedBatches.Messages>, scratch: inout ByteWriter) {
+    guard let fetched = buffer.take(messages, from: isFetching ? fetched : .max, scratch: &scratch) else { return }
+    self.fetched = fetched
     end = max(end, fetched)
   }
 
@@ -96,8 +95,13 @@ final class PartitionSession {
   }
 
   func noteTaken(_ batches: [LogBatch]) {
-    if let last = batches.last { next = max(next, last.lastOffset + 1) }
+    guard let last = batches.last else { return }
+    next = max(next, last.lastOffset + 1)
+    if window < 1 << 40 { window *= 2 }
   }
+
+  /// Nobody has read for a while.
+  func rested() { window = Self.leastWindow }
 
   func trim(to offset: Int64) {
     start = max(start, offset)

@@ -24,11 +24,11 @@ extension Reader {
   func drain() -> Bool {
     // Few: what comes is in long runs of one partition each.
     var touched: [PartitionSession] = []
-    var any = false
-    while true {
-      let count = rd_kafka_consume_batch_queue(queue.pointer, 0, received.baseAddress, received.count)
+    var count = 0
+    var total = 0
+    repeat {
+      count = rd_kafka_consume_batch_queue(queue.pointer, 0, received.baseAddress, received.count)
       if count <= 0 { break }
-      any = true
       var place = 0
       while place < count {
         guard let message = received[place] else { break }
@@ -45,35 +45,43 @@ extension Reader {
         }
         place = end
       }
-      if touched.contains(where: { $0.buffer.bytes > readAhead }) { break }
+      total += count
+      // Who waits for a read is not kept waiting by what others have to be told.
+    } while total < Self.mostAtOnce
+    if total == 0 { return false }
+    let share = readAhead
+    for session in touched where sessions[session.partition] === session {
+      serve(session)
+      watches.fire(session.partition, end: session.end)
+      // What librdkafka has fetched already would be fetched again: that is taken first.
+      let limit = count <= 0 ? min(share, session.window) : 4 * share
+      if session.isFetching, session.buffer.bytes > limit { pause(session) }
     }
-    for session in touched where sessions[session.partition] === session { settle(session) }
-    return any
+    return true
+  }
+
+  /// So many messages are taken before reads are answered.
+  private static let mostAtOnce = 16_384
+
+  private func pause(_ session: PartitionSession) {
+    session.stop()
+    // Watches behind what fits cannot be told by this session.
+    for watch in watches.take(session.partition) { begin(watch, on: session.partition) }
   }
 
   /// Messages of one partition.
-  func receive(_ places: Range<Int>, _ session: PartitionSession) {
+  private func receive(_ places: Range<Int>, _ session: PartitionSession) {
+    var begin = places.lowerBound
     for place in places {
-      guard let message = received[place] else { continue }
-      if message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
-        session.receive(message)
-      } else {
-        handleError(message, session)
-      }
+      guard let message = received[place], message.pointee.err != RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
+      session.receive(received[begin..<place], scratch: &scratch)
+      handleError(message, session)
+      begin = place + 1
     }
+    session.receive(received[begin..<places.upperBound], scratch: &scratch)
   }
 
-  func settle(_ session: PartitionSession) {
-    serve(session)
-    watches.fire(session.partition, end: session.end)
-    if session.isFetching && session.buffer.bytes > readAhead {
-      session.stop()
-      // Watches behind what fits cannot be told by this session.
-      for watch in watches.take(session.partition) { begin(watch, on: session.partition) }
-    }
-  }
-
-  func handleError(_ message: MessageBuffer.Message, _ session: PartitionSession) {
+  func handleError(_ message: FetchedBatches.Message, _ session: PartitionSession) {
     let code = message.pointee.err
     let offset = message.pointee.offset
     rd_kafka_message_destroy(message)
@@ -104,6 +112,7 @@ extension Reader {
     let now = MonotonicClock.now
     nextSweep = now + Self.sweepTime
     for (partition, session) in sessions {
+      if session.lastUsed + Self.sweepTime < now { session.rested() }
       let late = session.reads.filter { $0.deadline <= now }
       if !late.isEmpty {
         session.reads.removeAll { $0.deadline <= now }

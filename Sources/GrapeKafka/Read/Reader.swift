@@ -66,7 +66,7 @@ final class Reader: @unchecked Sendable {
     self.configuration = configuration
     self.directory = directory
     self.queries = queries
-    client = try RDKafkaClient(.consumer, configuration, own: Self.settings)
+    client = try RDKafkaClient(.consumer, configuration, own: Self.defaults(configuration) + Self.settings)
     queue = RDKafkaQueue(client)
     queue.signal(wakeup)
   }
@@ -77,6 +77,13 @@ final class Reader: @unchecked Sendable {
     ("isolation.level", "read_committed"), ("enable.partition.eof", "true"), ("auto.offset.reset", "error"),
     ("allow.auto.create.topics", "false"), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"),
   ]
+
+  /// Where not given. This thread sees to it that not too much is fetched; whenever librdkafka finds that by itself it sleeps for up to a second.
+  private static func defaults(_ configuration: KafkaConfiguration) -> [(name: String, value: String)] {
+    [("queued.min.messages", "10000000"), ("queued.max.messages.kbytes", "262144")].filter {
+      configuration.settings[$0.0] == nil
+    }
+  }
 
   func start() { BackgroundThread.start("kafka-read") { self.run() } }
 
@@ -199,7 +206,7 @@ final class Reader: @unchecked Sendable {
 
   /// Answers what can be answered of a session's reads, in order, and sees to it that the next will be.
   func serve(_ session: PartitionSession) {
-    session.lastUsed = MonotonicClock.now
+    if !session.reads.isEmpty { session.lastUsed = MonotonicClock.now }
     while let read = session.reads.first {
       do throws(LogError) {
         if !session.covers(read.offset) { try session.begin(at: read.offset) }
@@ -226,10 +233,11 @@ final class Reader: @unchecked Sendable {
 
   func take(_ session: PartitionSession, _ maxBytes: Int) -> ReadResult {
     session.lastUsed = MonotonicClock.now
-    let batches = session.buffer.takeBatches(maxBytes: maxBytes, scratch: &scratch)
+    session.buffer.batchBytes = min(max(maxBytes, Self.smallestBatch), Self.largestBatch)
+    let batches = session.buffer.takeFirst(maxBytes: maxBytes)
     session.noteTaken(batches)
     meters.read(batches)
-    if !session.isFetching && session.buffer.bytes < readAhead / 2 { resume(session) }
+    if !session.isFetching && session.buffer.bytes < min(readAhead, session.window) / 2 { resume(session) }
     return ReadResult(batches: batches, bounds: PartitionBounds(start: session.start, end: session.end))
   }
 
@@ -241,6 +249,12 @@ final class Reader: @unchecked Sendable {
     }
   }
 
-  /// Bytes that each session may read ahead.
-  var readAhead: Int { max(1 << 20, configuration.readAheadBytes / max(1, sessions.count)) }
+  private static let smallestBatch = 4 << 10
+  private static let largestBatch = 1 << 20
+
+  /// Bytes that each session may read ahead: those that have nothing leave their share to the others.
+  var readAhead: Int {
+    let sharers = sessions.values.count { !$0.buffer.isEmpty }
+    return max(1 << 20, configuration.readAheadBytes / max(1, sharers))
+  }
 }

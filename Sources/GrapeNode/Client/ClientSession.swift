@@ -234,6 +234,10 @@ final class ClientSession: SourceTable.Holder {
     guard let engine = services.engine(app) else {
       throw StatusError(.noSuchApp, "no application \"\(app)\" is deployed here")
     }
+    // Where it stands is being found out; its deployment has not been answered yet, unless that was at another node.
+    guard engine.state != .loading else {
+      throw StatusError(.unavailable, "application \"\(app)\" is being loaded here: try again")
+    }
     if let failure = services.gate.failure {
       throw StatusError(.unavailable, "the log takes no more events: \(failure.message)")
     }
