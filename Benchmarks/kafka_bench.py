@@ -209,11 +209,13 @@ class Setup:
         """One that stays for all rounds of a measurement."""
         return self.stack.enter_context(Group(self))
 
-    def bare(self, command: str, *words: Any) -> dict:
-        """One of the loops in C, on a topic of its own."""
+    def bare(self, command: str, *words: Any, headers: bool = False) -> dict:
+        """One of the loops in C, on a topic of its own; with the headers that events of Grape have, or without any."""
         self.topics += 1
         topic = f"{self.prefix}-bare-{self.topics}"
         options = [word for setting in self.settings.items() for word in ("-X", "=".join(setting))]
+        if headers:
+            options.append("-H")
         program = [OUT / "limits" / "kafka", *options, self.address, command, topic, *words]
         try:
             return json.loads(bench.run(program, timeout=self.seconds_left()))[command]
@@ -314,14 +316,18 @@ class Ingest(Measurement):
                 node.grape("app", "stop", app)
                 load = ("--records", records, "--value-bytes", VALUE_BYTES, "--keys", KEYS)
                 found[f"grape{partitions}"] = node.json("bench", "ingest", f"{app}@word", *load)["recordsPerSecond"]
-                found[f"bare{partitions}"] = self.setup.bare("produce", partitions, records)["recordsPerSecond"]
+                for name, headers in (("same", True), ("bare", False)):
+                    found[f"{name}{partitions}"] = self.setup.bare("produce", partitions, records, headers=headers)["recordsPerSecond"]
         return found
 
     def rows(self) -> Iterator[Row]:
         for _, partitions in self.places:
             what = "one partition" if partitions == 1 else f"{partitions} partitions"
             yield self.row(
-                f"events of 100 bytes through a node, acks=all, {what}", f"grape{partitions}", f"bare{partitions}", "bare producer", "events/s", 0.8)
+                f"events of 100 bytes through a node, acks=all, {what}", f"grape{partitions}", f"same{partitions}",
+                "bare producer of the same records", "events/s", 0.8)
+            yield self.row(
+                f"the same, {what}, without headers in C", f"grape{partitions}", f"bare{partitions}", "bare producer", "events/s", None)
 
 
 class Process(Measurement):
@@ -354,16 +360,18 @@ class Process(Measurement):
         # A transaction leaves a marker in each partition that it wrote to. If some did not write to all of them there were more; then the
         # loop in C gets larger ones than Grape's, which is to its advantage.
         per_transaction = min(events // 4, max(1, events * 4 // max(1, markers)))
-        bare = self.setup.bare("process", 4, events, per_transaction)
+        same, bare = (
+            self.setup.bare("process", 4, events, per_transaction, headers=headers)["recordsPerSecond"] for headers in (True, False))
         return {
-            "grape": (events - first) / seconds, "bare": bare["recordsPerSecond"], "perTransaction": per_transaction,
+            "grape": (events - first) / seconds, "same": same, "bare": bare, "perTransaction": per_transaction,
             "processorNanoseconds": worked * 1e9 / (events - first),
         }
 
     def rows(self) -> Iterator[Row]:
         yield self.row(
-            "consume, Swift handler, emit, commit, exactly once", "grape", "bare",
-            f"the same in C, {rate(self.median('perTransaction'))} records a transaction:", "events/s", 0.8)
+            "consume, Swift handler, emit, commit, exactly once", "grape", "same",
+            f"the same records in C, {rate(self.median('perTransaction'))} a transaction:", "events/s", 0.8)
+        yield self.row("the same, without headers in C", "grape", "bare", "in C", "events/s", None)
 
 
 class Call(Measurement):

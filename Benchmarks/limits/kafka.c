@@ -1,13 +1,16 @@
 // librdkafka alone, with the settings that Grape gives it: what a node on Kafka can reach at most. Topics are made, and are left to
-// whoever named them. Every record has a key of 8 digits.
+// whoever named them. Every record has a key of 8 digits; with -H also the headers of an event of Grape: its name, and what is emitted says how far from
+// the outside it is.
 //
-//   kafka [-X NAME=VALUE ...] SERVERS produce TOPIC PARTITIONS RECORDS
-//   kafka [-X NAME=VALUE ...] SERVERS process TOPIC PARTITIONS RECORDS RECORDS-PER-TRANSACTION
+//   kafka [-H] [-X NAME=VALUE ...] SERVERS produce TOPIC PARTITIONS RECORDS
+//   kafka [-H] [-X NAME=VALUE ...] SERVERS process TOPIC PARTITIONS RECORDS RECORDS-PER-TRANSACTION
 //   kafka [-X NAME=VALUE ...] SERVERS roundtrip TOPIC COUNT
 //
 // produce: idempotent, acks=all. process: TOPIC is filled first; then its records go, in capitals, to TOPIC.out, exactly once; the
 // clock runs from the first commit to the last, since what comes before is the client's start. roundtrip: one record at a time is written, linger 0, and read.
 #include <librdkafka/rdkafka.h>
+
+#include <stdbool.h>
 
 #include "measure.h"
 
@@ -20,6 +23,7 @@ struct setting {
 static struct setting given[64];
 static size_t given_count;
 static const char *servers;
+static bool has_headers;
 
 __attribute__((noreturn)) static void refused(const char *what, const char *why) {
   fprintf(stderr, "%s: %s\n", what, why);
@@ -126,12 +130,38 @@ static void know_topic(rd_kafka_t *client, rd_kafka_topic_t *topic, int partitio
   refused(rd_kafka_topic_name(topic), "not all partitions have a leader");
 }
 
+// Takes `headers` over.
 static void send_record(rd_kafka_t *producer, rd_kafka_topic_t *topic, int partition, void *value, size_t size, const void *key,
-                        size_t key_size) {
-  while (rd_kafka_produce(topic, partition, RD_KAFKA_MSG_F_COPY, value, size, key, key_size, NULL)) {
-    if (rd_kafka_last_error() != RD_KAFKA_RESP_ERR__QUEUE_FULL) check("rd_kafka_produce", rd_kafka_last_error());
+                        size_t key_size, rd_kafka_headers_t *headers) {
+  while (true) {
+    rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (headers) {
+      code = rd_kafka_producev(producer, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_PARTITION(partition), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+                               RD_KAFKA_V_VALUE(value, size), RD_KAFKA_V_KEY(key, key_size), RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
+    } else if (rd_kafka_produce(topic, partition, RD_KAFKA_MSG_F_COPY, value, size, key, key_size, NULL)) {
+      code = rd_kafka_last_error();
+    }
+    if (!code) return;
+    if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL) check("producing", code);
     rd_kafka_poll(producer, 1);
   }
+}
+
+static rd_kafka_headers_t *event_headers(void) {
+  if (!has_headers) return NULL;
+  rd_kafka_headers_t *headers = rd_kafka_headers_new(2);
+  rd_kafka_header_add(headers, "g.e", -1, "word", -1);
+  return headers;
+}
+
+// Those of what is emitted, because of what was read.
+static rd_kafka_headers_t *emitted_headers(const rd_kafka_message_t *message) {
+  if (!has_headers) return NULL;
+  rd_kafka_headers_t *given;
+  check("rd_kafka_message_headers", rd_kafka_message_headers(message, &given));
+  rd_kafka_headers_t *headers = rd_kafka_headers_copy(given);
+  rd_kafka_header_add(headers, "g.h", -1, "\1", 1);
+  return headers;
 }
 
 static int64_t end_of(rd_kafka_t *client, const char *topic, int partition) {
@@ -153,7 +183,7 @@ static double fill(const char *name, int partitions, size_t records) {
   for (uint64_t number = 0; number < records; number++) {
     memcpy(value, &number, sizeof number);
     size_t key = number % KEYS;
-    send_record(producer, topic, (int)(key % (size_t)partitions), value, sizeof value, keys[key], KEY_BYTES);
+    send_record(producer, topic, (int)(key % (size_t)partitions), value, sizeof value, keys[key], KEY_BYTES, event_headers());
   }
   check("rd_kafka_flush", rd_kafka_flush(producer, PATIENCE_MS));
   double seconds = (double)(now_ns() - begin) / 1e9;
@@ -215,7 +245,7 @@ static void process(const char *name, int partitions, size_t records, size_t per
       for (size_t at = 0; at < VALUE_BYTES; at++) {
         capitals[at] = (unsigned char)(value[at] - 'a') < 26 ? value[at] ^ 0x20 : value[at];
       }
-      send_record(producer, target, message->partition, capitals, VALUE_BYTES, message->key, message->key_len);
+      send_record(producer, target, message->partition, capitals, VALUE_BYTES, message->key, message->key_len, emitted_headers(message));
       next[message->partition] = message->offset + 1;
       rd_kafka_message_destroy(message);
     }
@@ -255,7 +285,7 @@ static void round_trip(const char *name, size_t count) {
     char value[VALUE_BYTES] = {0};
     memcpy(value, &number, sizeof number);
     uint64_t begin = now_ns();
-    send_record(producer, topic, 0, value, sizeof value, NULL, 0);
+    send_record(producer, topic, 0, value, sizeof value, NULL, 0, NULL);
     rd_kafka_message_t *message = rd_kafka_consume_queue(queue, PATIENCE_MS);
     if (!message) refused("reading", "what was written does not come");
     check("reading", message->err);
@@ -284,7 +314,11 @@ static size_t number(const char *text, size_t most) {
 
 int main(int count, char **arguments) {
   int option;
-  while ((option = getopt(count, arguments, "+X:")) == 'X') {
+  while ((option = getopt(count, arguments, "+HX:")) == 'X' || option == 'H') {
+    if (option == 'H') {
+      has_headers = true;
+      continue;
+    }
     char *equals = strchr(optarg, '=');
     if (!equals || given_count == sizeof given / sizeof *given) refused(optarg, "no setting, or one too many");
     *equals = 0;
@@ -308,7 +342,7 @@ int main(int count, char **arguments) {
       return 0;
     }
   }
-  fprintf(stderr, "usage: kafka [-X NAME=VALUE ...] SERVERS produce TOPIC PARTITIONS RECORDS\n"
+  fprintf(stderr, "usage: kafka [-H] [-X NAME=VALUE ...] SERVERS produce TOPIC PARTITIONS RECORDS\n"
                   "       kafka ... SERVERS process TOPIC PARTITIONS RECORDS RECORDS-PER-TRANSACTION\n"
                   "       kafka ... SERVERS roundtrip TOPIC COUNT\n");
   return 64;

@@ -199,6 +199,7 @@ public final class KafkaEventLog: EventLog {
     _ partition: TopicPartition, from offset: Int64, maxBytes: Int,
     completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
   ) {
+    if let found = reader.readNow(partition, offset, maxBytes) { return completion(.success(found)) }
     let request = Reader.Request.read(partition, offset: offset, maxBytes: maxBytes, completion: completion)
     if let refusal = reader.ask(request) { completion(.failure(refusal)) }
   }

@@ -38,22 +38,32 @@ extension KafkaConfiguration {
   }
 
   /// Names of all settings that librdkafka knows.
-  public static var settingNames: [String] {
-    // librdkafka only prints them: a table whose first column has the names.
+  public static var settingNames: [String] { Array(settingUsers.keys) }
+
+  /// Which clients a setting is for: `C` consumers, `P` producers, `*` both.
+  private static let settingUsers: [String: Character] = {
+    // librdkafka only prints them: a table whose first two columns are these.
     var text: UnsafeMutablePointer<CChar>?
     var size = 0
-    guard let file = open_memstream(&text, &size) else { return [] }
+    guard let file = open_memstream(&text, &size) else { return [:] }
     rd_kafka_conf_properties_show(file)
     fclose(file)
-    guard let text else { return [] }
+    guard let text else { return [:] }
     defer { free(text) }
-    return String(cString: text).split(separator: "\n").compactMap { line in
-      guard let end = line.firstIndex(of: "|") else { return nil }
-      let name = line[..<end].filter { $0 != " " }
-      return name.isEmpty || !name.allSatisfy({ $0.isLetter || $0 == "." || $0 == "_" }) || !name.contains(".")
-        ? nil : name
+    var users: [String: Character] = [:]
+    for line in String(cString: text).split(separator: "\n") {
+      let columns = line.split(separator: "|", maxSplits: 2).map { $0.filter { $0 != " " } }
+      guard columns.count == 3, let user = columns[1].first, columns[1].count == 1,
+        columns[0].contains("."), columns[0].allSatisfy({ $0.isLetter || $0 == "." || $0 == "_" })
+      else { continue }
+      users[columns[0]] = user
     }
-  }
+    return users
+  }()
+
+  /// Whether a producer, or else a consumer, has a use for a setting. Others would warn of it.
+  static func isForProducers(_ name: String) -> Bool { settingUsers[name] != "C" }
+  static func isForConsumers(_ name: String) -> Bool { settingUsers[name] != "P" }
 
   /// Checks the configuration as far as that goes without asking the cluster: librdkafka makes a client of it, and reads
   /// certificates and keys for that. Errors: `invalidArgument`, saying what would be right, without the values of
@@ -63,6 +73,7 @@ extension KafkaConfiguration {
     var quiet = self
     quiet.log = { _ in }
     _ = try RDKafkaClient(.consumer, quiet, own: [])
+    _ = try RDKafkaClient(.producer, quiet, own: [])
   }
 
   /// What the topic is called on the cluster.

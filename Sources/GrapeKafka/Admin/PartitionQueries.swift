@@ -40,34 +40,35 @@ struct PartitionQueries: Sendable {
     return found >= 0 ? found : try bounds(of: partition).end
   }
 
-  /// Returns when readers see everything up to the given offsets (topics by their names on the cluster).
-  func waitUntilVisible(_ last: [TopicPartition: Int64], until deadline: Int64) throws(LogError) {
-    var pending = last
-    try lane.retrying(until: deadline, "waiting for a commit to become visible") { (left) throws(LogError) -> Void? in
-      let list = PartitionList(capacity: pending.count)
-      for partition in pending.keys {
-        list.add(partition.topic, partition.partition, offset: Int64(RD_KAFKA_OFFSET_END))
-      }
-      let code = rd_kafka_offsets_for_times(client.pointer, list.pointer, Int32(min(left, 2_000)))
-      guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
-        for topic in Set(pending.keys.map(\.topic)) {
-          if let name = directory.ownName(topic) { _ = try directory.refresh(name, timeout: left) }
-        }
-        throw KafkaError.log(code, "waiting for a commit to become visible")
-      }
+  /// Where readers of committed records come to an end, of those partitions that are answered for (by names on the cluster); beyond everything where
+  /// there is no such partition any more.
+  func ends(of partitions: Set<TopicPartition>) -> [TopicPartition: Int64] {
+    let list = PartitionList(capacity: partitions.count)
+    for partition in partitions {
+      list.add(partition.topic, partition.partition, offset: Int64(RD_KAFKA_OFFSET_END))
+    }
+    var ends: [TopicPartition: Int64] = [:]
+    var doubted: Set<String> = []
+    if rd_kafka_offsets_for_times(client.pointer, list.pointer, 2_000) == RD_KAFKA_RESP_ERR_NO_ERROR {
       for place in 0..<Int(list.pointer.pointee.cnt) {
         let entry = list.pointer.pointee.elems[place]
         let partition = TopicPartition(String(cString: entry.topic), entry.partition)
-        if KafkaError.kind(entry.err) == .noSuchTopic { pending[partition] = nil }
-        if KafkaError.isRetriable(entry.err), let name = directory.ownName(partition.topic) {
-          _ = try directory.refresh(name, timeout: left)
-        }
-        if entry.err == RD_KAFKA_RESP_ERR_NO_ERROR, let last = pending[partition], entry.offset > last {
-          pending[partition] = nil
+        if entry.err == RD_KAFKA_RESP_ERR_NO_ERROR {
+          ends[partition] = entry.offset
+        } else if KafkaError.kind(entry.err) == .noSuchTopic {
+          ends[partition] = .max
+        } else if KafkaError.isRetriable(entry.err) {
+          doubted.insert(partition.topic)
         }
       }
-      return pending.isEmpty ? () : nil
+    } else {
+      doubted = Set(partitions.map(\.topic))
     }
+    // Whoever leads them may be another by now. If that cannot be said either, it is asked again with the next question.
+    for topic in doubted {
+      if let name = directory.ownName(topic) { _ = try? directory.refresh(name, timeout: 2_000) }
+    }
+    return ends
   }
 
   /// False: ask again, with fresh metadata; librdkafka's own may name a leader that is none any more.

@@ -40,7 +40,10 @@ final class RDKafkaClient: @unchecked Sendable {
     var owned = true
     defer { if owned { rd_kafka_conf_destroy(conf) } }
     let general = [("bootstrap.servers", configuration.bootstrapServers), ("log.connection.close", "false")]
-    for (name, value) in general + configuration.settings.sorted(by: { $0.key < $1.key }) + own {
+    let given = configuration.settings.filter {
+      role == .producer ? KafkaConfiguration.isForProducers($0.key) : KafkaConfiguration.isForConsumers($0.key)
+    }
+    for (name, value) in general + given.sorted(by: { $0.key < $1.key }) + own {
       try Self.set(conf, name, value)
     }
     let context = Unmanaged.passRetained(Context(log: configuration.log))

@@ -266,27 +266,20 @@ extension Committer {
     }
   }
 
-  /// Brokers answer before the markers that make a transaction visible are written everywhere; a receipt promises more.
+  /// A receipt promises that readers see it: `answers` waits for that.
+  ///
   /// - Parameter answered: numbers of those that were told already that nobody knows.
   func answer(_ group: [PreparedTransaction], _ ledger: DeliveryLedger, except answered: Set<UInt64>) {
     for transaction in group where !answered.contains(transaction.number) {
       memory.succeeded(transaction.transaction, number: transaction.number)
     }
-    var last: [TopicPartition: Int64] = [:]
+    // What was committed together is seen together.
+    var unseen: [TopicPartition: Int64] = [:]
     let appends = group.lazy.flatMap(\.transaction.appends)
     let deliveries = ledger.deliveries(0..<group.reduce(0) { $0 + $1.batches.count })
     for (append, delivery) in zip(appends, deliveries) {
-      let partition = TopicPartition(
-        directory.clusterName(append.partition.topic), append.partition.partition)
-      last[partition] = max(last[partition] ?? -1, delivery.lastOffset)
-    }
-    do throws(LogError) {
-      let deadline = MonotonicClock.after(milliseconds: configuration.commitTimeout)
-      if !last.isEmpty { try queries.waitUntilVisible(last, until: deadline) }
-    } catch {
-      // It is committed all the same; only readers may be late.
-      configuration.log?(
-        KafkaLogLine(level: 4, facility: "COMMIT", message: "committed, but not visible in time: \(error.message)"))
+      let partition = onCluster(append.partition)
+      unseen[partition] = max(unseen[partition] ?? -1, delivery.lastOffset)
     }
     var place = 0
     for transaction in group {
@@ -295,12 +288,29 @@ extension Committer {
       if answered.contains(transaction.number) { continue }
       if deliveries.contains(where: { $0.baseOffset == .max }) {
         let error = LogError(.failed, "Kafka: it was written, but librdkafka did not say where")
-        transaction.completion(.failure(error))
+        answer(transaction.transaction, .failure(error), transaction.completion, unseen: unseen)
       } else {
         meters.committed(transaction, isPlain: false)
-        transaction.completion(.success(receipt(deliveries)))
+        answer(transaction.transaction, .success(receipt(deliveries)), transaction.completion, unseen: unseen)
       }
     }
+  }
+
+  /// Answers in the order of commits, where these have a partition in common.
+  func answer(
+    _ transaction: Transaction, _ result: Result<CommitReceipt, LogError>,
+    _ completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void, unseen: [TopicPartition: Int64] = [:]
+  ) {
+    let partitions = transaction.appends.map(\.partition) + transaction.offsets.map(\.partition)
+    answers.add(
+      UnseenCommits.Commit(
+        touched: Set(partitions.map(onCluster)), unseen: unseen,
+        deadline: MonotonicClock.after(milliseconds: configuration.commitTimeout)
+      ) { completion(result) })
+  }
+
+  private func onCluster(_ partition: TopicPartition) -> TopicPartition {
+    TopicPartition(directory.clusterName(partition.topic), partition.partition)
   }
 }
 

@@ -9,7 +9,7 @@ final class Committer: @unchecked Sendable {
   let queue: CommitQueue
   let configuration: KafkaConfiguration
   let directory: TopicDirectory
-  let queries: PartitionQueries
+  let answers: CommitAnswers
   let ownership: GroupOwnership
   let memory: OffsetMemory
   let meters: KafkaMeters
@@ -31,7 +31,7 @@ final class Committer: @unchecked Sendable {
     self.meters = meters
     self.configuration = configuration
     self.directory = directory
-    self.queries = queries
+    answers = CommitAnswers(queries, limit: configuration.waitingTransactions, log: configuration.log)
     queue = CommitQueue(limitBytes: configuration.waitingBytes, limitCount: configuration.waitingTransactions)
     transactional = try TransactionalProducer(configuration)
     plain = try Self.makePlain(configuration)
@@ -65,11 +65,14 @@ final class Committer: @unchecked Sendable {
 
   func forget(topic: String) { queue.forget(topic: topic) }
 
-  func start() { BackgroundThread.start("kafka-commit") { self.run() } }
+  func start() {
+    answers.start()
+    BackgroundThread.start("kafka-commit") { self.run() }
+  }
 
   var ended: (@Sendable () -> Void)?
 
-  /// Finishes what was accepted, then calls `last` on the committer's thread.
+  /// Finishes what was accepted, then calls `last` on a thread of the committer's.
   func stop(last: @escaping @Sendable () -> Void) {
     // Read by the thread behind the queue's lock, which `close` releases.
     ended = last
@@ -86,7 +89,7 @@ final class Committer: @unchecked Sendable {
         // Let go of: it may hold on to the log, and that to the committer.
         let last = ended
         ended = nil
-        last?()
+        if let last { answers.stop(last: last) }
         return
       case .nothing(let until): queue.wakeup.wait(until: until)
       case .entries(let entries): handle(entries)
@@ -208,14 +211,14 @@ final class Committer: @unchecked Sendable {
       transaction.transaction, number: transaction.number, wasTried: wasTried, isUnknown: isUnknown,
       horizon: queue.lastNumber)
     meters.refused(error)
-    transaction.completion(.failure(error))
+    answer(transaction.transaction, .failure(error), transaction.completion)
   }
 
   private func refuse(_ waiting: CommitQueue.Waiting, _ error: LogError) {
     memory.failed(
       waiting.transaction, number: waiting.number, wasTried: false, isUnknown: false, horizon: queue.lastNumber)
     meters.refused(error)
-    waiting.completion(.failure(error))
+    answer(waiting.transaction, .failure(error), waiting.completion)
   }
 
   // MARK: one set of messages per partition
@@ -262,7 +265,7 @@ final class Committer: @unchecked Sendable {
           refuse(transaction, refusal, wasTried: false)
         } else {
           meters.committed(transaction, isPlain: true)
-          transaction.completion(.success(receipt(deliveries)))
+          answer(transaction.transaction, .success(receipt(deliveries)), transaction.completion)
         }
         continue
       }

@@ -43,35 +43,46 @@ struct FetchedBatches: ~Copyable {
   }
 
   private mutating func add(_ message: Message, scratch: inout ByteWriter) {
-    let offset = message.pointee.offset
-    var kind = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
-    let timestamp = rd_kafka_message_timestamp(message, &kind)
-    if !open.isEmpty {
-      let size = message.pointee.len + message.pointee.key_len
-      if offset != openNext || open.byteCount + size > batchBytes || open.recordCount == .max
-        || timestamp.subtractingReportingOverflow(openBaseTimestamp).overflow
-      {
-        finish(isRun: offset == openNext)
-      }
-    }
-    if open.isEmpty {
-      open = RecordBatchBuilder(capacity: openCapacity)
-      openBase = offset
-      openBaseTimestamp = timestamp
-    }
     scratch.truncate(to: 0)
     Self.writeHeaders(of: message, to: &scratch)
-    open.append(
+    var kind = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
+    add(
+      message.pointee.offset, rd_kafka_message_timestamp(message, &kind),
       key: Self.bytes(message.pointee.key, message.pointee.key_len),
-      value: Self.bytes(message.pointee.payload, message.pointee.len), headerSection: scratch.unsafeBytes,
-      timestamp: timestamp)
+      value: Self.bytes(message.pointee.payload, message.pointee.len), headerSection: scratch.unsafeBytes)
+  }
+
+  private mutating func add(
+    _ offset: Int64, _ timestamp: Int64, key: UnsafeRawBufferPointer?, value: UnsafeRawBufferPointer?,
+    headerSection: UnsafeRawBufferPointer
+  ) {
+    if !open.isEmpty {
+      if offset != openNext || open.recordCount == .max
+        || timestamp.subtractingReportingOverflow(openBaseTimestamp).overflow
+      {
+        finish()
+      } else {
+        let mark = open.mark
+        open.append(key: key, value: value, headerSection: headerSection, timestamp: timestamp)
+        openNext = offset + 1
+        if open.byteCount <= batchBytes { return }
+        open.rollBack(to: mark)
+        openNext = offset
+        finish(isRun: true)
+      }
+    }
+    open = RecordBatchBuilder(capacity: openCapacity)
+    openBase = offset
+    openBaseTimestamp = timestamp
+    open.append(key: key, value: value, headerSection: headerSection, timestamp: timestamp)
     openNext = offset + 1
   }
 
   /// Ends the batch that messages are added to. `isRun`: another one follows at once.
   private mutating func finish(isRun: Bool = false) {
     if open.isEmpty { return }
-    openCapacity = isRun ? batchBytes + batchBytes / 8 : Self.firstCapacity
+    // With room for one that does not fit any more.
+    openCapacity = isRun ? min(batchBytes, 2 << 20) / 8 * 9 : Self.firstCapacity
     let batch: FinishedBatch
     do throws(WireError) {
       batch = try open.take(nextCapacity: 0)
@@ -111,8 +122,9 @@ struct FetchedBatches: ~Copyable {
     }
   }
 
-  /// Takes the first batches out: as many as fit `maxBytes`, at least one if there is any.
-  mutating func takeFirst(maxBytes: Int) -> [LogBatch] {
+  /// Takes the first batches out, from `offset` on: as many as fit `maxBytes`, at least one record if there is any.
+  mutating func takeFirst(from offset: Int64, maxBytes: Int) -> [LogBatch] {
+    drop(before: offset)
     var taken: [LogBatch] = []
     var size = 0
     while true {
@@ -121,12 +133,42 @@ struct FetchedBatches: ~Copyable {
         if !taken.isEmpty, size + open.byteCount > maxBytes { break }
         finish()
       }
-      guard head < finished.count, taken.isEmpty || size + finished[head].bytes.count <= maxBytes else { break }
+      guard head < finished.count else { break }
+      if taken.isEmpty { cutFirst(from: offset, maxBytes: maxBytes) }
+      guard taken.isEmpty || size + finished[head].bytes.count <= maxBytes else { break }
       size += finished[head].bytes.count
       taken.append(finished[head])
       dropFirst()
     }
     return taken
+  }
+
+  /// Makes the first batch begin no earlier than `offset`, and fit, unless it has only one record. Batches are as large as what was read last
+  /// asked for, so this is seldom called for.
+  private mutating func cutFirst(from offset: Int64, maxBytes: Int) {
+    let whole = finished[head]
+    guard whole.baseOffset < offset || whole.bytes.count > maxBytes else { return }
+    var parts = FetchedBatches()
+    parts.batchBytes = maxBytes
+    do throws(WireError) {
+      let unpacked = try RecordBatch.unpack(whole.bytes, checkingCRC: false, limit: whole.bytes.count)
+      defer { withExtendedLifetime(unpacked) {} }
+      var reader = unpacked.reader()
+      while let record = try reader.next() {
+        let at = whole.baseOffset + Int64(record.offsetDelta)
+        if at < offset { continue }
+        let timestamp = unpacked.header.baseTimestamp &+ record.timestampDelta
+        // What is left after the first part stays in one piece.
+        if !parts.finished.isEmpty { parts.batchBytes = .max }
+        parts.add(
+          at, timestamp, key: record.key, value: record.value, headerSection: record.headerSection)
+      }
+    } catch {
+      preconditionFailure("a batch that was built here can be read: \(error)")
+    }
+    parts.finish()
+    finishedBytes += parts.finishedBytes - whole.bytes.count
+    finished.replaceSubrange(head...head, with: parts.finished)
   }
 
   /// Null for null; librdkafka tells empty from null by the pointer.

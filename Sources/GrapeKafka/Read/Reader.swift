@@ -5,7 +5,7 @@ internal import Synchronization
 
 /// Reads partitions on a thread of its own, which sleeps until librdkafka has something or somebody asks for something.
 ///
-/// `@unchecked Sendable`: everything but the inbox is used by that thread alone.
+/// `@unchecked Sendable`: everything but the inbox is used by whoever holds `turn`, which is that thread while it works.
 final class Reader: @unchecked Sendable {
   enum Request: Sendable {
     case read(
@@ -39,6 +39,7 @@ final class Reader: @unchecked Sendable {
   }
 
   let inbox = Mutex(Inbox())
+  private let turn = Mutex(())
   let wakeup = Wakeup()
   let client: RDKafkaClient
   let queue: RDKafkaQueue
@@ -116,18 +117,34 @@ final class Reader: @unchecked Sendable {
         defer { inbox.requests = [] }
         return inbox.requests
       }
-      for request in requests {
-        if case .stop(let last) = request {
-          end()
-          last()
-          return
+      var last: (@Sendable () -> Void)?
+      var busy = false
+      turn.withLock { _ in
+        for request in requests {
+          if case .stop(let told) = request {
+            last = told
+            return end()
+          }
+          handle(request)
         }
-        handle(request)
+        busy = drain()
+        if MonotonicClock.now >= nextSweep { sweep() }
       }
-      let busy = drain()
-      if MonotonicClock.now >= nextSweep { sweep() }
+      if let last { return last() }
       if requests.isEmpty && !busy { wakeup.wait(until: sessions.isEmpty ? nil : nextSweep) }
     }
+  }
+
+  /// What was fetched already, if the thread is at rest: whoever asks need not wake it, nor be woken by it. On any thread.
+  func readNow(_ partition: TopicPartition, _ offset: Int64, _ maxBytes: Int) -> ReadResult? {
+    let found: ReadResult?? = turn.withLockIfAvailable { _ in takeNow(partition, offset, maxBytes) }
+    return found ?? nil
+  }
+
+  private func takeNow(_ partition: TopicPartition, _ offset: Int64, _ maxBytes: Int) -> ReadResult? {
+    guard let session = sessions[partition], session.reads.isEmpty, session.covers(offset) else { return nil }
+    session.skip(to: offset)
+    return session.buffer.isEmpty ? nil : take(session, maxBytes)
   }
 
   func handle(_ request: Request) {
@@ -160,13 +177,7 @@ final class Reader: @unchecked Sendable {
     _ partition: TopicPartition, _ offset: Int64, _ maxBytes: Int,
     _ completion: @escaping @Sendable (Result<ReadResult, LogError>) -> Void
   ) {
-    if let session = sessions[partition], session.reads.isEmpty, session.covers(offset) {
-      session.skip(to: offset)
-      if !session.buffer.isEmpty {
-        completion(.success(take(session, maxBytes)))
-        return
-      }
-    }
+    if let found = takeNow(partition, offset, maxBytes) { return completion(.success(found)) }
     // Whether there is anything is for the cluster to say.
     let refusal = queries.lane.add {
       let found = Result { () throws(LogError) in try self.queries.bounds(of: partition) }
@@ -234,7 +245,7 @@ final class Reader: @unchecked Sendable {
   func take(_ session: PartitionSession, _ maxBytes: Int) -> ReadResult {
     session.lastUsed = MonotonicClock.now
     session.buffer.batchBytes = min(max(maxBytes, Self.smallestBatch), Self.largestBatch)
-    let batches = session.buffer.takeFirst(maxBytes: maxBytes)
+    let batches = session.buffer.takeFirst(from: session.next, maxBytes: maxBytes)
     session.noteTaken(batches)
     meters.read(batches)
     if !session.isFetching && session.buffer.bytes < min(readAhead, session.window) / 2 { resume(session) }

@@ -74,7 +74,9 @@ final class TopicFollower {
     switch result {
     case .success(let read):
       for batch in read.batches { take(batch) }
-      guard read.batches.isEmpty else { return self.read() }
+      // The end that comes with records may be behind the true one, which the watch tells soon enough, but for who waits to have all that
+      // was there.
+      guard read.batches.isEmpty || (onProgress == nil && position >= read.bounds.end) else { return self.read() }
       // Up to the end there is no record.
       position = max(position, read.bounds.end)
       wait()
