@@ -16,10 +16,12 @@ struct UnseenCommitsTests {
   }
 
   private func commit(
-    _ name: String, _ touched: Set<TopicPartition>, unseen: [TopicPartition: Int64] = [:], deadline: Int64 = 100,
+    _ name: String, _ touched: Set<TopicPartition>, offsets: TopicPartition? = nil, unseen: [TopicPartition: Int64] = [:], deadline: Int64 = 100,
     _ answered: Answered
   ) -> UnseenCommits.Commit {
-    UnseenCommits.Commit(touched: touched, unseen: unseen, deadline: deadline) {
+    var places = Set(touched.map { UnseenCommits.Place(partition: $0, group: nil) })
+    if let offsets { places.insert(UnseenCommits.Place(partition: offsets, group: "g")) }
+    return UnseenCommits.Commit(touched: places, unseen: unseen, deadline: deadline) {
       answered.names.withLock { $0.append(name) }
     }
   }
@@ -49,7 +51,7 @@ struct UnseenCommitsTests {
   func order() {
     let answered = Answered()
     var commits = UnseenCommits()
-    commits.add(commit("stuck", [a, b], unseen: [a: 5], answered))
+    commits.add(commit("stuck", [a, b], offsets: TopicPartition("c", 1), unseen: [a: 5], answered))
     commits.add(commit("behind", [b, c], answered))
     commits.add(commit("behind that", [c], answered))
     commits.add(commit("beside", [TopicPartition("c", 1)], answered))

@@ -4,12 +4,18 @@ internal import Synchronization
 /// Commits that the cluster has taken and that are not answered, because readers may not see all of them: brokers acknowledge a transaction before the
 /// markers that make it visible are written everywhere, and while another's transaction is open in a partition nothing behind it is visible. Pure.
 ///
-/// What has a partition in common is answered in the order in which it was committed.
+/// What appended to the same partition, or committed offsets of a group in the same partition, is answered in the order in which it was committed.
 struct UnseenCommits {
+  struct Place: Hashable {
+    var partition: TopicPartition
+    /// Whose offsets; nil: records.
+    var group: String?
+  }
+
   struct Commit {
-    /// All that it appended to, or committed offsets of, by names on the cluster.
-    var touched: Set<TopicPartition>
-    /// The last offsets that are to be seen.
+    /// All that it wrote to.
+    var touched: Set<Place>
+    /// The last offsets that are to be seen, by partitions' names on the cluster.
     var unseen: [TopicPartition: Int64]
     /// When it is answered all the same, nanoseconds of the monotonic clock.
     var deadline: Int64
@@ -38,7 +44,7 @@ struct UnseenCommits {
   mutating func takeAnswers(now: Int64, end: Int64 = .max) -> (answers: [@Sendable () -> Void], late: Int) {
     var answers: [@Sendable () -> Void] = []
     var late = 0
-    var blocked: Set<TopicPartition> = []
+    var blocked: Set<Place> = []
     commits.removeAll { commit in
       let isLate = min(commit.deadline, end) <= now
       guard commit.unseen.isEmpty || isLate, commit.touched.isDisjoint(with: blocked) else {

@@ -273,19 +273,16 @@ extension Committer {
     for transaction in group where !answered.contains(transaction.number) {
       memory.succeeded(transaction.transaction, number: transaction.number)
     }
-    // What was committed together is seen together.
-    var unseen: [TopicPartition: Int64] = [:]
-    let appends = group.lazy.flatMap(\.transaction.appends)
-    let deliveries = ledger.deliveries(0..<group.reduce(0) { $0 + $1.batches.count })
-    for (append, delivery) in zip(appends, deliveries) {
-      let partition = onCluster(append.partition)
-      unseen[partition] = max(unseen[partition] ?? -1, delivery.lastOffset)
-    }
     var place = 0
     for transaction in group {
       let deliveries = ledger.deliveries(place..<place + transaction.batches.count)
       place += transaction.batches.count
       if answered.contains(transaction.number) { continue }
+      var unseen: [TopicPartition: Int64] = [:]
+      for (append, delivery) in zip(transaction.transaction.appends, deliveries) {
+        let partition = TopicPartition(directory.clusterName(append.partition.topic), append.partition.partition)
+        unseen[partition] = max(unseen[partition] ?? -1, delivery.lastOffset)
+      }
       if deliveries.contains(where: { $0.baseOffset == .max }) {
         let error = LogError(.failed, "Kafka: it was written, but librdkafka did not say where")
         answer(transaction.transaction, .failure(error), transaction.completion, unseen: unseen)
@@ -301,16 +298,16 @@ extension Committer {
     _ transaction: Transaction, _ result: Result<CommitReceipt, LogError>,
     _ completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void, unseen: [TopicPartition: Int64] = [:]
   ) {
-    let partitions = transaction.appends.map(\.partition) + transaction.offsets.map(\.partition)
+    var touched: Set<UnseenCommits.Place> = []
+    for append in transaction.appends { touched.insert(UnseenCommits.Place(partition: append.partition, group: nil)) }
+    for commit in transaction.offsets {
+      touched.insert(UnseenCommits.Place(partition: commit.partition, group: commit.group))
+    }
     answers.add(
       UnseenCommits.Commit(
-        touched: Set(partitions.map(onCluster)), unseen: unseen,
+        touched: touched, unseen: unseen,
         deadline: MonotonicClock.after(milliseconds: configuration.commitTimeout)
       ) { completion(result) })
-  }
-
-  private func onCluster(_ partition: TopicPartition) -> TopicPartition {
-    TopicPartition(directory.clusterName(partition.topic), partition.partition)
   }
 }
 
