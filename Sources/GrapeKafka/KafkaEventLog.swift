@@ -41,13 +41,13 @@ public final class KafkaEventLog: EventLog {
       let queries = PartitionQueries(
         client: client, directory: directory, lane: queryLane, timeout: configuration.requestTimeout)
       _ = try directory.all()
+      let committer = try Committer(configuration, directory, queries, ownership, memory, meters)
       self.init(
-        configuration, directory,
-        try Committer(configuration, directory, queries, ownership, memory, meters),
+        configuration, directory, committer,
         try Reader(configuration, directory, queries, meters), queries,
         OpenTransactions(configuration, directory, committed: client),
         KafkaAdmin(client: client, timeout: configuration.requestTimeout), adminLane,
-        GroupService(configuration, directory, queries, ownership, meters, memory, client))
+        GroupService(configuration, directory, queries, ownership, meters, memory, committer.answers, client))
     } catch {
       queryLane.stop {}
       adminLane.stop {}

@@ -248,12 +248,37 @@ public struct CommittedOffset: Hashable, Sendable {
 public struct CommitReceipt: Sendable {
   /// Durability reached: what was asked for, or more.
   public var durability: Durability
-  /// Base offset given to each append of the transaction, in its order.
+  /// Base offset given to each append of the transaction, in its order: that of its first record.
   public var baseOffsets: [Int64]
+  /// Where records of an append do not follow the one before because another producer wrote between them, by append. Only logs that many
+  /// nodes write to have such.
+  public var interruptions: [Int: [Interruption]]
 
-  public init(durability: Durability, baseOffsets: [Int64]) {
+  /// A record that does not follow the one before in its append.
+  public struct Interruption: Hashable, Sendable {
+    /// Its number in the append, from 0 on.
+    public var record: Int64
+    public var offset: Int64
+
+    public init(record: Int64, offset: Int64) {
+      self.record = record
+      self.offset = offset
+    }
+  }
+
+  /// - Parameter interruptions: those of each append in the order of records.
+  public init(durability: Durability, baseOffsets: [Int64], interruptions: [Int: [Interruption]] = [:]) {
     self.durability = durability
     self.baseOffsets = baseOffsets
+    self.interruptions = interruptions
+  }
+
+  /// Where a record is, by its number in its append, from 0 on.
+  public func offset(ofRecord record: Int64, append: Int) -> Int64 {
+    guard !interruptions.isEmpty, let last = interruptions[append]?.last(where: { $0.record <= record }) else {
+      return baseOffsets[append] + record
+    }
+    return last.offset + record - last.record
   }
 }
 

@@ -8,8 +8,9 @@ with what was fetched, that broker lists every transaction of the partition that
 the offset asked for. A client never sees the end of those, and takes all that their producer writes later for rolled back, too. Since
 the records of such transactions are not sent in the first place, the list is left out. And that broker waits for members of a
 consumer group for ever: one that has not been heard of for its session's time is taken out of the group here, by a LeaveGroup. Offsets
-that such a member, or one of an earlier generation, has in a transaction are refused, as Apache Kafka refuses them. And that broker
-answers a fetch at once also when there is nothing, so that who waits for records asks thousands of times a second: such an answer is kept
+that such a member, or one of an earlier generation, has in a transaction are refused, as Apache Kafka refuses them. A transaction that is open
+for longer than its producer said is never rolled back by that broker; here its transactional id is taken over then, which rolls it back. And
+that broker answers a fetch at once also when there is nothing, so that who waits for records asks thousands of times a second: such an answer is kept
 here until something is written, for as long as the fetch may wait, and for LONGEST_WAIT at most, since others may write on another way.
 
 Lines on the standard input: "cut" (from now on nothing gets through, in either direction, and connections that are opened stay
@@ -29,7 +30,7 @@ from typing import Awaitable, Optional, Union
 
 from broker import pack_text
 
-PRODUCE, END_TRANSACTION = 0, 26
+PRODUCE, INIT_PRODUCER, ADD_PARTITIONS, ADD_OFFSETS, END_TRANSACTION = 0, 22, 24, 25, 26
 FETCH, METADATA, FIND_COORDINATOR, JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 1, 3, 10, 11, 12, 13, 14
 TXN_OFFSET_COMMIT = 28
 ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, MEMBER_ID_REQUIRED = 22, 25, 79
@@ -49,22 +50,32 @@ class Proxy:
         self.theirs, self.ours = (host.encode() + struct.pack(">i", number) for number in (broker, port))
 
         self.members = Members()
+        self.transactions = Transactions()
         #: Set, and replaced, whenever something was written.
         self.written = asyncio.Event()
 
     async def expire(self) -> None:
-        """Takes members out of their groups when their time is over. The way may be cut: this is done beside it."""
+        """Takes members out of their groups, and rolls transactions back, when their time is over. The way may be cut: this is done beside it."""
         while True:
             await asyncio.sleep(0.2)
             for group, member in self.members.silent():
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                    broker, to_broker = await asyncio.open_connection(self.host, self.broker)
-                    body = struct.pack(">hhi", LEAVE_GROUP, 0, 1) + b"".join(map(pack_text, ("tests", group, member)))
-                    to_broker.write(struct.pack(">i", len(body)) + body)
-                    [size] = struct.unpack(">i", await broker.readexactly(4))
-                    await broker.readexactly(size)
-                    to_broker.close()
+                if await self.tell(LEAVE_GROUP, b"".join(map(pack_text, (group, member)))):
                     self.members.forget(group, member)
+            for name in self.transactions.late():
+                if await self.tell(INIT_PRODUCER, pack_text(name) + struct.pack(">i", 60_000)):
+                    self.transactions.ended(name)
+
+    async def tell(self, api: int, body: bytes) -> bool:
+        """Sends a request of its own, version 0. False if there is no broker."""
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            broker, to_broker = await asyncio.open_connection(self.host, self.broker)
+            frame = struct.pack(">hhi", api, 0, 1) + pack_text("tests") + body
+            to_broker.write(struct.pack(">i", len(frame)) + frame)
+            [size] = struct.unpack(">i", await broker.readexactly(4))
+            await broker.readexactly(size)
+            to_broker.close()
+            return True
+        return False
 
     async def serve(self) -> None:
         server = await asyncio.start_server(self.connected, self.host, self.port, limit=1 << 20)
@@ -137,10 +148,14 @@ class Proxy:
         if api == FETCH:
             # What is written from now on it may not see.
             asked[correlation] = api, (version, longest_wait(frame), self.written)
-        elif api in (METADATA, FIND_COORDINATOR, PRODUCE, END_TRANSACTION):
+        elif api in (METADATA, FIND_COORDINATOR, PRODUCE):
             asked[correlation] = api, (version,)
         elif api == JOIN_GROUP and version <= 5:
             asked[correlation] = api, (version, *self.members.joining(frame))
+        elif api in (INIT_PRODUCER, ADD_PARTITIONS, ADD_OFFSETS, END_TRANSACTION):
+            name = self.transactions.request(api, version, frame)
+            if api == END_TRANSACTION:
+                asked[correlation] = api, (name,)
         elif api in (HEARTBEAT, SYNC_GROUP) and version <= 3:
             self.members.heard(frame)
         elif api == LEAVE_GROUP and version <= 2:
@@ -157,6 +172,8 @@ class Proxy:
         if api in (PRODUCE, END_TRANSACTION):
             self.written.set()
             self.written = asyncio.Event()
+            if api == END_TRANSACTION:
+                self.transactions.ended(*about)
             return frame
         if api == JOIN_GROUP:
             self.members.joined(frame, *about)
@@ -173,6 +190,41 @@ class Proxy:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(written.wait(), wait)
         return frame
+
+
+class Transactions:
+    """Transactions that are open, by the transactional ids of producers that go this way."""
+
+    def __init__(self) -> None:
+        #: How long each may be open, seconds.
+        self.limits: dict[str, float] = {}
+        self.begun: dict[str, float] = {}
+
+    def request(self, api: int, version: int, frame: bytes) -> str:
+        """Gives the transactional id that is in the request."""
+        fields = Fields(frame)
+        fields.header()
+        if api == INIT_PRODUCER and version >= 2:
+            fields.tags()
+            name = fields.short_text()
+        elif version >= 3:
+            fields.tags()
+            name = fields.short_text()
+        else:
+            name = fields.text()
+        if name and api == INIT_PRODUCER:
+            self.limits[name] = fields.number(">i") / 1000
+            self.ended(name)
+        elif name and api != END_TRANSACTION:
+            self.begun.setdefault(name, time.monotonic())
+        return name
+
+    def ended(self, name: str) -> None:
+        self.begun.pop(name, None)
+
+    def late(self) -> list[str]:
+        now = time.monotonic()
+        return [name for name, begun in self.begun.items() if begun + self.limits.get(name, 60.0) < now]
 
 
 class Members:

@@ -173,7 +173,9 @@ class ClusterCase(EndToEnd):
         for sender in senders:
             self.assertIsNone(sender.failure, message)
             for value, place in sender.acknowledged.items():
-                self.assertEqual(stored.get(place), value, f"{message}: acknowledged at {place}")
+                if stored.get(place) != value:
+                    where = [found for found, other in stored.items() if other == value]
+                    self.fail(f"{message}: {value} was acknowledged at {place}, where {stored.get(place)} is; it is at {where or 'no place'}")
         for key in inputs.keys() | outputs.keys():
             self.assertEqual(outputs.get(key), inputs.get(key), f"{message}: what came of the events of {key}")
         counted = {key: int(value) for key, value in self.state_of(app).items()}

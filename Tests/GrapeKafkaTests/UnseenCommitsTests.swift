@@ -74,4 +74,22 @@ struct UnseenCommitsTests {
       #expect(answered.names.withLock { $0 } == (end == .max ? ["late"] : ["late", "next"]))
     }
   }
+
+  @Test("a group whose partitions are to go does not wait, but for what comes before")
+  func leaving() {
+    let answered = Answered()
+    var commits = UnseenCommits()
+    commits.add(commit("first", [b], unseen: [b: 5], answered))
+    commits.add(commit("group", [a], offsets: c, unseen: [a: 5], answered))
+    commits.add(commit("behind the first", [b], offsets: c, unseen: [b: 6], answered))
+    commits.leaving = ["another"]
+    _ = answer(&commits)
+    #expect(answered.names.withLock { $0 } == [])
+    commits.leaving = ["g"]
+    _ = answer(&commits)
+    #expect(answered.names.withLock { $0 } == ["group"])
+    commits.seen([b: 6])
+    _ = answer(&commits)
+    #expect(answered.names.withLock { $0 } == ["group", "first", "behind the first"])
+  }
 }

@@ -23,6 +23,8 @@ struct UnseenCommits {
   }
 
   private var commits: [Commit] = []
+  /// Groups whose commits wait for nobody: partitions are being taken from this node, and whoever gets them sees to it by himself that all is seen.
+  var leaving: Set<String> = []
 
   var isEmpty: Bool { commits.isEmpty }
   var count: Int { commits.count }
@@ -47,11 +49,12 @@ struct UnseenCommits {
     var blocked: Set<Place> = []
     commits.removeAll { commit in
       let isLate = min(commit.deadline, end) <= now
-      guard commit.unseen.isEmpty || isLate, commit.touched.isDisjoint(with: blocked) else {
+      let isLeaving = !leaving.isEmpty && commit.touched.contains { $0.group.map(leaving.contains) ?? false }
+      guard commit.unseen.isEmpty || isLate || isLeaving, commit.touched.isDisjoint(with: blocked) else {
         blocked.formUnion(commit.touched)
         return false
       }
-      if !commit.unseen.isEmpty { late += 1 }
+      if isLate, !commit.unseen.isEmpty { late += 1 }
       answers.append(commit.answer)
       return true
     }
@@ -97,6 +100,15 @@ final class CommitAnswers: Sendable {
     if isFirst { return commit.answer() }
     wakeup.signal()
     while state.withLock({ $0.unseen.count > limit }) { room.wait() }
+  }
+
+  /// From now on, or no longer, commits with offsets of this group are answered as soon as they are made: its partitions are to go, which takes no longer
+  /// than it must.
+  func hurry(_ group: String, _ isLeaving: Bool) {
+    state.withLock { state in
+      if isLeaving { state.unseen.leaving.insert(group) } else { state.unseen.leaving.remove(group) }
+    }
+    wakeup.signal()
   }
 
   /// When all are answered, which takes two seconds at most, calls `last` on the thread, which ends. Nothing may be added any more.

@@ -99,9 +99,51 @@ extension Committer {
       }
       // What takes over the transactional id decides it: then, nobody reads a half of it.
       renewTransactional(attempt)
-      for transaction in group { refuse(transaction, failure ?? error, wasTried: true, isUnknown: true) }
-      return false
+      switch isOver ? nil : findOut(attempt) {
+      case true?:
+        answer(attempt, ledger, except: answered)
+        return false
+      case false?: return goOn(with: group, after: LogError(.busy, error.message), &tries)
+      case nil:
+        for transaction in group { refuse(transaction, failure ?? error, wasTried: true, isUnknown: true) }
+        return false
+      }
     }
+  }
+
+  /// Whether transactions whose outcome nobody told were committed; nil: that cannot be found out. Their producer must have been replaced.
+  ///
+  /// All or none of them were, and an offset tells: it is what they committed, or what they built on. Where it is neither somebody else has the partition.
+  private func findOut(_ group: [PreparedTransaction]) -> Bool? {
+    let commits = group.flatMap(\.transaction.offsets).filter { $0.previous != nil && $0.previous != $0.committed.offset }
+    if commits.isEmpty || failure != nil { return nil }
+    let deadline = MonotonicClock.after(milliseconds: configuration.requestTimeout)
+    let until = { [queue] in queue.closedAt.map { min(deadline, $0 + Self.closeTime) } ?? deadline }
+    // Once the new one has the transactional id nothing of the old one is under way.
+    do throws(LogError) {
+      try transactional.initialise(
+        TransactionalProducer.Patience(deadline: until, meanwhile: { self.refuseLate() }, undecided: { _ in until() }))
+    } catch {
+      return nil
+    }
+    for name in Set(commits.map(\.group)) {
+      var found: [GroupOffset]?
+      while found == nil, MonotonicClock.now < until() {
+        do throws(LogError) {
+          found = try admin.offsets(of: configuration.namespace + name)
+        } catch {
+          guard error.code == .busy else { return nil }
+          queue.closing.wait(until: MonotonicClock.after(milliseconds: Self.longestPause))
+        }
+      }
+      for commit in commits where commit.group == name {
+        let topic = directory.clusterName(commit.partition.topic)
+        let offset = found?.first { $0.topic == topic && $0.partition == commit.partition.partition }?.offset
+        if offset == commit.committed.offset { return true }
+        if offset == commit.previous { return false }
+      }
+    }
+    return nil
   }
 
   /// After a try that wrote nothing. True if there is to be another.
@@ -275,8 +317,9 @@ extension Committer {
     }
     var place = 0
     for transaction in group {
-      let deliveries = ledger.deliveries(place..<place + transaction.batches.count)
-      place += transaction.batches.count
+      let places = place..<place + transaction.batches.count
+      let deliveries = ledger.deliveries(places)
+      place = places.upperBound
       if answered.contains(transaction.number) { continue }
       var unseen: [TopicPartition: Int64] = [:]
       for (append, delivery) in zip(transaction.transaction.appends, deliveries) {
@@ -288,7 +331,7 @@ extension Committer {
         answer(transaction.transaction, .failure(error), transaction.completion, unseen: unseen)
       } else {
         meters.committed(transaction, isPlain: false)
-        answer(transaction.transaction, .success(receipt(deliveries)), transaction.completion, unseen: unseen)
+        answer(transaction.transaction, .success(ledger.receipt(places)), transaction.completion, unseen: unseen)
       }
     }
   }

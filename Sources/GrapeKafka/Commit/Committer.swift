@@ -9,6 +9,7 @@ final class Committer: @unchecked Sendable {
   let queue: CommitQueue
   let configuration: KafkaConfiguration
   let directory: TopicDirectory
+  let admin: KafkaAdmin
   let answers: CommitAnswers
   let ownership: GroupOwnership
   let memory: OffsetMemory
@@ -31,6 +32,7 @@ final class Committer: @unchecked Sendable {
     self.meters = meters
     self.configuration = configuration
     self.directory = directory
+    admin = KafkaAdmin(client: queries.client, timeout: configuration.requestTimeout)
     answers = CommitAnswers(queries, limit: configuration.waitingTransactions, log: configuration.log)
     queue = CommitQueue(limitBytes: configuration.waitingBytes, limitCount: configuration.waitingTransactions)
     transactional = try TransactionalProducer(configuration)
@@ -254,8 +256,9 @@ final class Committer: @unchecked Sendable {
     var place = 0
     var again: [PreparedTransaction] = []
     for (index, transaction) in group.enumerated() {
-      let deliveries = ledger.deliveries(place..<place + transaction.batches.count)
-      place += transaction.batches.count
+      let places = place..<place + transaction.batches.count
+      let deliveries = ledger.deliveries(places)
+      place = places.upperBound
       if transaction.isEmpty {
         transaction.completion(.success(CommitReceipt(durability: .disk, baseOffsets: [])))
         continue
@@ -265,7 +268,7 @@ final class Committer: @unchecked Sendable {
           refuse(transaction, refusal, wasTried: false)
         } else {
           meters.committed(transaction, isPlain: true)
-          answer(transaction.transaction, .success(receipt(deliveries)), transaction.completion)
+          answer(transaction.transaction, .success(ledger.receipt(places)), transaction.completion)
         }
         continue
       }
@@ -289,10 +292,6 @@ final class Committer: @unchecked Sendable {
       }
     }
     if !again.isEmpty { writeTransaction(again) }
-  }
-
-  func receipt(_ deliveries: some Sequence<DeliveryLedger.Delivery>) -> CommitReceipt {
-    CommitReceipt(durability: .disk, baseOffsets: deliveries.map(\.baseOffset))
   }
 
   func produce(

@@ -11,11 +11,15 @@ final class DeliveryLedger {
     var baseOffset: Int64 = .max
     /// Greatest offset among those delivered.
     var lastOffset: Int64 = -1
+    /// How many were delivered. They are in the order in which they were handed over.
+    var count: Int64 = 0
     var failure: rd_kafka_resp_err_t = RD_KAFKA_RESP_ERR_NO_ERROR
     /// Some message that failed may be in the log all the same.
     var mayBeThere = false
   }
 
+  /// By append: where messages do not follow those before. Rare.
+  private var interruptions: [Int: [CommitReceipt.Interruption]] = [:]
   // Plain memory: it is touched twice for every message.
   private let storage: UnsafeMutableBufferPointer<Delivery>
 
@@ -25,6 +29,13 @@ final class DeliveryLedger {
   }
 
   deinit { storage.deallocate() }
+
+  /// What is told of some of the appends, all of them delivered.
+  func receipt(_ places: Range<Int>) -> CommitReceipt {
+    var found: [Int: [CommitReceipt.Interruption]] = [:]
+    for (append, some) in interruptions where places.contains(append) { found[append - places.lowerBound] = some }
+    return CommitReceipt(durability: .disk, baseOffsets: storage[places].map(\.baseOffset), interruptions: found)
+  }
 
   /// What became of some of the appends.
   func deliveries(_ places: Range<Int>) -> [Delivery] { Array(storage[places]) }
@@ -45,8 +56,14 @@ final class DeliveryLedger {
     guard storage.indices.contains(append) else { return }
     storage[append].outstanding -= 1
     if message.pointee.err == RD_KAFKA_RESP_ERR_NO_ERROR {
-      storage[append].baseOffset = min(storage[append].baseOffset, message.pointee.offset)
-      storage[append].lastOffset = max(storage[append].lastOffset, message.pointee.offset)
+      let offset = message.pointee.offset
+      let delivered = storage[append].count
+      if delivered > 0, offset != storage[append].lastOffset + 1 {
+        interruptions[append, default: []].append(CommitReceipt.Interruption(record: delivered, offset: offset))
+      }
+      storage[append].count = delivered + 1
+      storage[append].baseOffset = min(storage[append].baseOffset, offset)
+      storage[append].lastOffset = max(storage[append].lastOffset, offset)
     } else {
       refused(append: append, message.pointee.err)
       if rd_kafka_message_status(message) != RD_KAFKA_MSG_STATUS_NOT_PERSISTED { storage[append].mayBeThere = true }

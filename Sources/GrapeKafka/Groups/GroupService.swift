@@ -41,11 +41,13 @@ final class GroupService: @unchecked Sendable {
   private var last: (@Sendable () -> Void)?
 
   let memory: OffsetMemory
+  private let answers: CommitAnswers
   private let view: ClusterView
 
   init(
     _ configuration: KafkaConfiguration, _ directory: TopicDirectory, _ queries: PartitionQueries,
-    _ ownership: GroupOwnership, _ meters: KafkaMeters, _ memory: OffsetMemory, _ observer: RDKafkaClient
+    _ ownership: GroupOwnership, _ meters: KafkaMeters, _ memory: OffsetMemory, _ answers: CommitAnswers,
+    _ observer: RDKafkaClient
   ) {
     self.configuration = configuration
     self.directory = directory
@@ -53,6 +55,7 @@ final class GroupService: @unchecked Sendable {
     self.ownership = ownership
     self.meters = meters
     self.memory = memory
+    self.answers = answers
     view = ClusterView(observer, wakeup, meters)
   }
 
@@ -157,6 +160,7 @@ final class GroupService: @unchecked Sendable {
     case .finished(let id, let number, let name):
       timers.removeAll { $0.member == id && $0.number == number }
       guard let group = groups[name] else { return }
+      answers.hurry(name, false)
       ownership.remove(group.members.finish(id, number), from: name)
       settle(group)
     case .topic(let name): refresh(directory.clusterName(name))
@@ -208,7 +212,9 @@ final class GroupService: @unchecked Sendable {
       if !telling.lost.isEmpty { ownership.remove(telling.lost, from: group.name) }
       if !telling.assigned.isEmpty { ownership.add(telling.assigned, to: group.name) }
       meters.count(telling)
+      if !telling.assigned.isEmpty { answers.hurry(group.name, false) }
       if !telling.revoked.isEmpty {
+        answers.hurry(group.name, true)
         timers.append(
           RevocationTimer(
             group: group.name, member: telling.member, number: telling.number,

@@ -119,6 +119,7 @@ final class Reader: @unchecked Sendable {
       }
       var last: (@Sendable () -> Void)?
       var busy = false
+      var rest: Int64?
       turn.withLock { _ in
         for request in requests {
           if case .stop(let told) = request {
@@ -129,9 +130,10 @@ final class Reader: @unchecked Sendable {
         }
         busy = drain()
         if MonotonicClock.now >= nextSweep { sweep() }
+        rest = sessions.isEmpty ? nil : nextSweep
       }
       if let last { return last() }
-      if requests.isEmpty && !busy { wakeup.wait(until: sessions.isEmpty ? nil : nextSweep) }
+      if requests.isEmpty && !busy { wakeup.wait(until: rest) }
     }
   }
 

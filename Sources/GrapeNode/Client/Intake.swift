@@ -149,9 +149,9 @@ final class Intake {
             result.map { receipt in
               Place(
                 topic: destination.topic, partition: destination.partition,
-                offset: receipt.baseOffsets[index] + Int64(position), durability: receipt.durability,
+                offset: receipt.offset(ofRecord: Int64(position), append: index), durability: receipt.durability,
                 companionOffset: waiting.companion.flatMap { companion in
-                  places[companion.destination].map { receipt.baseOffsets[$0] + companion.record }
+                  places[companion.destination].map { receipt.offset(ofRecord: companion.record, append: $0) }
                 })
             }.mapError { StatusError($0) })
         }
