@@ -5,7 +5,7 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
     private enum Kind: String {
       case topicExists, noSuchTopic, noSuchPartition, offsetOutOfRange, invalidArgument, tooLarge, busy, noSpace,
         failed,
-        corrupt, locked, unsupportedFormat, closed, partitionLost, outOfSequence, unauthorized
+        corrupt, locked, unsupportedFormat, closed, partitionLost, outOfSequence, unauthorized, unknown
     }
     private let kind: Kind
     private init(_ kind: Kind) { self.kind = kind }
@@ -36,6 +36,9 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
     public static let outOfSequence = Code(.outOfSequence)
     /// The log's rules do not let this node create, change or describe a topic.
     public static let unauthorized = Code(.unauthorized)
+    /// The commit was made or it was not; nobody can tell. The log goes on. What is committed of a consumer group's offsets says what became of
+    /// those that had some.
+    public static let unknown = Code(.unknown)
     public var description: String { kind.rawValue }
   }
 

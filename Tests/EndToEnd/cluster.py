@@ -99,6 +99,9 @@ class ClusterCase(EndToEnd):
             self.eventually(lambda: self.are_spread(nodes, app, partitions), "partitions are spread", PATIENCE)
         except AssertionError as error:
             error.add_note(f"{app}: {[(node.name, sorted(self.assigned(node, app))) for node in nodes]}")
+            for node in nodes:
+                if node.process.poll() is not None:
+                    error.add_note(f"{node.name} has ended: {node.log.read_text(errors='replace')[-2000:]}")
             raise
 
     def wait_all_idle(self, nodes: Optional[list[Node]] = None, timeout: float = 2 * PATIENCE) -> None:

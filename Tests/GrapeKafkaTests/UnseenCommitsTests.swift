@@ -16,7 +16,8 @@ struct UnseenCommitsTests {
   }
 
   private func commit(
-    _ name: String, _ touched: Set<TopicPartition>, offsets: TopicPartition? = nil, unseen: [TopicPartition: Int64] = [:], deadline: Int64 = 100,
+    _ name: String, _ touched: Set<TopicPartition>, offsets: TopicPartition? = nil,
+    unseen: [TopicPartition: Int64] = [:], deadline: Int64 = 100,
     _ answered: Answered
   ) -> UnseenCommits.Commit {
     var places = Set(touched.map { UnseenCommits.Place(partition: $0, group: nil) })

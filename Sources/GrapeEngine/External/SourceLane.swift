@@ -278,7 +278,7 @@ extension SourceLaneStateMachine.Failure {
   init(_ error: LogError) {
     switch error.code {
     case .closed, .failed: self = .final
-    case .partitionLost, .outOfSequence: self = .lost
+    case .partitionLost, .outOfSequence, .unknown: self = .lost
     case .offsetOutOfRange: self = .outOfRange
     case .tooLarge: self = .tooLarge
     default: self = .passing

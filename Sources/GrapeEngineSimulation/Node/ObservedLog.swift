@@ -25,10 +25,12 @@ final class ObservedLog: EventLog, @unchecked Sendable {
   func commit(_ transaction: Transaction, completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void) {
     guard let log else { return completion(.failure(Self.gone)) }
     if let refusal = groups?.refusal(of: transaction) { return completion(.failure(refusal)) }
+    let isForgotten = groups?.forgets(transaction) ?? false
     let number = model.submitted(transaction)
-    log.commit(transaction) { [model] result in
+    log.commit(transaction) { [model, groups] result in
       model.completed(number, result)
-      completion(result)
+      groups?.answered(transaction)
+      completion(isForgotten ? .failure(LogError(.unknown, "it was committed, or not")) : result)
     }
   }
 
@@ -103,6 +105,7 @@ final class ObservedLog: EventLog, @unchecked Sendable {
     group: String, completion: @escaping @Sendable (Result<[TopicPartition: CommittedOffset], LogError>) -> Void
   ) {
     guard let log else { return completion(.failure(Self.gone)) }
+    groups?.read(group)
     log.committedOffsets(group: group, completion: completion)
   }
 

@@ -2,7 +2,8 @@ import GrapeCommitLogSimulation
 import GrapeLog
 
 /// Consumer groups of a log that other nodes work on, too, as one node sees them: partitions are taken from it, in order or without warning, and
-/// given back. Commits fail singly: those for partitions that are gone, some without a reason, and all that build on one that failed.
+/// given back. Commits fail singly: those for partitions that are gone, some without a reason, and all that build on one that failed. Of others nobody
+/// learns whether they were made.
 final class SimulatedGroups: @unchecked Sendable {
   // A simulation lives on one thread.
   private struct Member {
@@ -19,6 +20,12 @@ final class SimulatedGroups: @unchecked Sendable {
     case away
   }
 
+  private enum Doom: CaseIterable {
+    case fails
+    /// It is made, or not, and nobody learns which.
+    case made, lost
+  }
+
   private struct Lane: Hashable {
     var group: String
     var partition: Int32
@@ -33,8 +40,12 @@ final class SimulatedGroups: @unchecked Sendable {
   private var members: [Member] = []
   /// What was taken by the log last.
   private var told: [Progress: Int64] = [:]
-  /// Their next commit fails.
-  private var doomed: Set<Lane> = []
+  /// What becomes of their next commit.
+  private var doomed: [Lane: Doom] = [:]
+  /// Where it is not known what was committed last: nothing goes behind that until the offsets are read.
+  private var doubtful: Set<Progress> = []
+  /// Commits that are not answered.
+  private var underWay: [Lane: Int] = [:]
   /// Nothing is taken any more.
   private var isCalm = false
   private(set) var taken = 0
@@ -74,8 +85,9 @@ final class SimulatedGroups: @unchecked Sendable {
         taken += 1
         lose(member, partition)
       default:
-        note("  the next commit of \(what) fails")
-        doomed.insert(Lane(group: members[member].group, partition: Int32(partition)))
+        let doom = random.pick(Doom.allCases)
+        note("  the next commit of \(what): \(doom)")
+        doomed[Lane(group: members[member].group, partition: Int32(partition))] = doom
       }
     }
   }
@@ -83,7 +95,7 @@ final class SimulatedGroups: @unchecked Sendable {
   /// Nothing more is taken, and everything comes back.
   func calmDown() {
     isCalm = true
-    doomed = []
+    doomed = [:]
     for member in members.indices {
       for partition in 0..<partitions where members[member].tenures[partition] == .away { give(member, partition) }
     }
@@ -122,8 +134,11 @@ final class SimulatedGroups: @unchecked Sendable {
       let error: LogError?
       if member.tenures[Int(commit.partition.partition)] == .away {
         error = LogError(.partitionLost, "\(commit.partition) is another node's")
-      } else if doomed.remove(Lane(group: commit.group, partition: commit.partition.partition)) != nil {
-        error = LogError(.busy, "\(commit.partition): it just fails")
+      } else if let doom = doomed[lane(of: commit)], doom != .made {
+        doomed[lane(of: commit)] = nil
+        error = LogError(doom == .lost ? .unknown : .busy, "\(commit.partition): it just fails")
+      } else if commit.previous != nil, doubtful.contains(Progress(group: commit.group, place: commit.partition)) {
+        error = LogError(.outOfSequence, "\(commit.partition): it is not known what was committed last")
       } else if let previous = commit.previous,
         let last = told[Progress(group: commit.group, place: commit.partition)], last != previous
       {
@@ -138,7 +153,38 @@ final class SimulatedGroups: @unchecked Sendable {
     }
     for commit in transaction.offsets {
       told[Progress(group: commit.group, place: commit.partition)] = commit.committed.offset
+      underWay[lane(of: commit), default: 0] += 1
     }
     return nil
+  }
+
+  private func lane(of commit: Transaction.OffsetCommit) -> Lane {
+    Lane(group: commit.group, partition: commit.partition.partition)
+  }
+
+  /// Whether nobody learns that the log takes a transaction. To be asked once.
+  func forgets(_ transaction: Transaction) -> Bool {
+    var isForgotten = false
+    for commit in transaction.offsets where doomed[lane(of: commit)] == .made {
+      doomed[lane(of: commit)] = nil
+      isForgotten = true
+    }
+    if isForgotten {
+      refused += 1
+      for commit in transaction.offsets { doubtful.insert(Progress(group: commit.group, place: commit.partition)) }
+    }
+    return isForgotten
+  }
+
+  /// A transaction that was not refused is answered.
+  func answered(_ transaction: Transaction) {
+    for commit in transaction.offsets { underWay[lane(of: commit), default: 1] -= 1 }
+  }
+
+  /// The offsets of a group are read.
+  func read(_ group: String) {
+    doubtful = doubtful.filter {
+      $0.group != group || underWay[Lane(group: group, partition: $0.place.partition), default: 0] > 0
+    }
   }
 }

@@ -36,7 +36,9 @@ struct UnseenCommits {
   /// Readers see what is below these offsets.
   mutating func seen(_ ends: [TopicPartition: Int64]) {
     for place in commits.indices where !commits[place].unseen.isEmpty {
-      commits[place].unseen = commits[place].unseen.filter { partition, last in ends[partition].map { $0 <= last } ?? true }
+      commits[place].unseen = commits[place].unseen.filter { partition, last in
+        ends[partition].map { $0 <= last } ?? true
+      }
     }
   }
 
@@ -130,7 +132,8 @@ final class CommitAnswers: Sendable {
       }
       if late > 0 {
         // They are committed all the same; only readers may be late.
-        log?(KafkaLogLine(level: 4, facility: "COMMIT", message: "\(late) commits are made, but were not visible in time"))
+        log?(
+          KafkaLogLine(level: 4, facility: "COMMIT", message: "\(late) commits are made, but were not visible in time"))
       }
       for answer in answers { answer() }
       if !answers.isEmpty {

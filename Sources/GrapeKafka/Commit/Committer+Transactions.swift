@@ -115,7 +115,9 @@ extension Committer {
   ///
   /// All or none of them were, and an offset tells: it is what they committed, or what they built on. Where it is neither somebody else has the partition.
   private func findOut(_ group: [PreparedTransaction]) -> Bool? {
-    let commits = group.flatMap(\.transaction.offsets).filter { $0.previous != nil && $0.previous != $0.committed.offset }
+    let commits = group.flatMap(\.transaction.offsets).filter {
+      $0.previous != nil && $0.previous != $0.committed.offset
+    }
     if commits.isEmpty || failure != nil { return nil }
     let deadline = MonotonicClock.after(milliseconds: configuration.requestTimeout)
     let until = { [queue] in queue.closedAt.map { min(deadline, $0 + Self.closeTime) } ?? deadline }
@@ -191,7 +193,7 @@ extension Committer {
       deadline: { [queue] in closing() ?? min(first, queue.firstDeadline ?? first) },
       meanwhile: { self.refuseLate() },
       undecided: { error in
-        giveUp(LogError(.failed, error.message + "; it may or may not have been written"))
+        giveUp(LogError(.unknown, error.message + "; it may or may not have been written"))
         // Patient ones want to know; the others' memory is needed as long as the cluster may not have decided.
         return closing() ?? MonotonicClock.after(milliseconds: self.configuration.commitTimeout)
       })
@@ -327,7 +329,7 @@ extension Committer {
         unseen[partition] = max(unseen[partition] ?? -1, delivery.lastOffset)
       }
       if deliveries.contains(where: { $0.baseOffset == .max }) {
-        let error = LogError(.failed, "Kafka: it was written, but librdkafka did not say where")
+        let error = LogError(.unknown, "Kafka: it was written, but librdkafka did not say where")
         answer(transaction.transaction, .failure(error), transaction.completion, unseen: unseen)
       } else {
         meters.committed(transaction, isPlain: false)

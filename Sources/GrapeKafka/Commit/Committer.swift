@@ -280,7 +280,7 @@ final class Committer: @unchecked Sendable {
       } else if isUnknown {
         let error = KafkaError.log(failed.failure, "writing to \(partition)")
         refuse(
-          transaction, LogError(.failed, error.message + "; it may or may not have been written"), wasTried: false)
+          transaction, LogError(.unknown, error.message + "; it may or may not have been written"), wasTried: false)
       } else if group.count > 1, !refusals.isEmpty || KafkaError.kind(failed.failure) != .busy {
         // Not written, perhaps for another's fault: alone it may do better. Those behind it are in other partitions, or
         // failed with it, so that the order holds. Not so where the cluster was out of reach: that is nobody's fault.

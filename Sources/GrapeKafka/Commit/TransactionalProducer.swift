@@ -134,13 +134,14 @@ final class TransactionalProducer {
 
   private func fatalWhileCommitting(_ error: LogError, _ ledger: DeliveryLedger) -> Outcome {
     producer.giveUp(ledger)
-    let error = terminal(error)
-    return .lost(LogError(.failed, error.message + "; it may or may not have been written"), isOver: isTakenOver)
+    let isOver = isTakenOver
+    let message = terminal(error).message + "; it may or may not have been written"
+    return .lost(LogError(isOver ? .failed : .unknown, message), isOver: isOver)
   }
 
   private func giveUpUndecided(_ error: LogError, _ ledger: DeliveryLedger) -> Outcome {
     producer.giveUp(ledger)
-    return .lost(LogError(.failed, error.message + "; it may or may not have been written"), isOver: false)
+    return .lost(LogError(.unknown, error.message + "; it may or may not have been written"), isOver: false)
   }
 
   private func send(_ group: GroupOffsets, _ patience: Patience) throws(LogError) {

@@ -52,7 +52,7 @@ final class KafkaMeters: Sendable {
   func refused(_ error: LogError) {
     state.withLock { $0.commitsRefused += 1 }
     // Those are told to whoever can do something about it, and say nothing of the cluster.
-    if error.code == .failed || error.code == .busy { failed(error) }
+    if [.failed, .unknown, .busy].contains(error.code) { failed(error) }
   }
 
   func read(_ batches: [LogBatch]) {

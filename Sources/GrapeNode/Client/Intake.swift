@@ -172,10 +172,10 @@ extension StatusError {
       case .busy: .queueFull
       case .topicExists: .conflict
       case .unauthorized: .unauthorized
-      case .failed, .closed, .corrupt, .noSpace: .unavailable
+      case .failed, .unknown, .closed, .corrupt, .noSpace: .unavailable
       default: .internal
       }
     // After a failed write nobody knows what is on the disk: the event may yet run.
-    self.init(status, error.message, ran: error.code == .failed ? .unknown : .never)
+    self.init(status, error.message, ran: error.code == .failed || error.code == .unknown ? .unknown : .never)
   }
 }
