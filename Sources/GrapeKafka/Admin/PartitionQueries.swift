@@ -65,8 +65,10 @@ struct PartitionQueries: Sendable {
       doubted = Set(partitions.map(\.topic))
     }
     // Whoever leads them may be another by now. If that cannot be said either, it is asked again with the next question.
-    for topic in doubted {
-      if let name = directory.ownName(topic) { _ = try? directory.refresh(name, timeout: 2_000) }
+    let deadline = MonotonicClock.after(milliseconds: 2_000)
+    for topic in doubted where MonotonicClock.now < deadline {
+      let left = MonotonicClock.milliseconds(until: deadline)
+      if let name = directory.ownName(topic) { _ = try? directory.refresh(name, timeout: left) }
     }
     return ends
   }
