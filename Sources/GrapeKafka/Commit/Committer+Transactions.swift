@@ -99,26 +99,23 @@ extension Committer {
       }
       // What takes over the transactional id decides it: then, nobody reads a half of it.
       renewTransactional(attempt)
-      switch isOver ? nil : findOut(attempt) {
-      case true?:
-        answer(attempt, ledger, except: answered)
-        return false
-      case false?: return goOn(with: group, after: LogError(.busy, error.message), &tries)
-      case nil:
-        for transaction in group { refuse(transaction, failure ?? error, wasTried: true, isUnknown: true) }
-        return false
+      if !isOver, isRolledBack(attempt) {
+        return goOn(with: group, after: LogError(.busy, error.message), &tries)
       }
+      for transaction in group { refuse(transaction, failure ?? error, wasTried: true, isUnknown: true) }
+      return false
     }
   }
 
-  /// Whether transactions whose outcome nobody told were committed; nil: that cannot be found out. Their producer must have been replaced.
+  /// Whether it is certain that transactions whose outcome nobody told were not committed. Their producer must have been replaced.
   ///
-  /// All or none of them were, and an offset tells: it is what they committed, or what they built on. Where it is neither somebody else has the partition.
-  private func findOut(_ group: [PreparedTransaction]) -> Bool? {
+  /// All or none of them were, and offsets only grow: where one still is what they built on, none was. Anything else proves nothing, not even the very offset
+  /// that they were to commit: another node may have got the partition, run the same events, and come just as far.
+  private func isRolledBack(_ group: [PreparedTransaction]) -> Bool {
     let commits = group.flatMap(\.transaction.offsets).filter {
       $0.previous != nil && $0.previous != $0.committed.offset
     }
-    if commits.isEmpty || failure != nil { return nil }
+    if commits.isEmpty || failure != nil { return false }
     let deadline = MonotonicClock.after(milliseconds: configuration.requestTimeout)
     let until = { [queue] in queue.closedAt.map { min(deadline, $0 + Self.closeTime) } ?? deadline }
     // Once the new one has the transactional id nothing of the old one is under way.
@@ -126,7 +123,7 @@ extension Committer {
       try transactional.initialise(
         TransactionalProducer.Patience(deadline: until, meanwhile: { self.refuseLate() }, undecided: { _ in until() }))
     } catch {
-      return nil
+      return false
     }
     for name in Set(commits.map(\.group)) {
       var found: [GroupOffset]?
@@ -134,18 +131,17 @@ extension Committer {
         do throws(LogError) {
           found = try admin.offsets(of: configuration.namespace + name)
         } catch {
-          guard error.code == .busy else { return nil }
+          guard error.code == .busy else { return false }
           queue.closing.wait(until: MonotonicClock.after(milliseconds: Self.longestPause))
         }
       }
       for commit in commits where commit.group == name {
         let topic = directory.clusterName(commit.partition.topic)
         let offset = found?.first { $0.topic == topic && $0.partition == commit.partition.partition }?.offset
-        if offset == commit.committed.offset { return true }
-        if offset == commit.previous { return false }
+        if let offset, offset == commit.previous { return true }
       }
     }
-    return nil
+    return false
   }
 
   /// After a try that wrote nothing. True if there is to be another.
