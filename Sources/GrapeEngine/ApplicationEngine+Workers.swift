@@ -74,7 +74,8 @@ extension ApplicationEngine {
     if !expected {
       let why = session.condemnation.map { " (\($0))" } ?? ""
       note("error", "\(status)\(why), \(session.deliveries.count) deliveries unanswered", worker: session.name)
-      if session.token != nil, pool.consecutiveFailures >= 2 {
+      // Its own failure is counted below. What ends workers that had started does not keep others from starting.
+      if session.token != nil, pool.failedStarts >= 2 {
         problem = "workers do not start: \(session.name) \(status)\(why); see `grape app logs \(name)`"
       }
     }

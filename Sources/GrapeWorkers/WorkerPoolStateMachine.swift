@@ -48,7 +48,7 @@ public struct WorkerPoolStateMachine: Sendable {
     case starting(deadline: Int64)
     case ready
     case draining(deadline: Int64)
-    case ending
+    case ending(hadStarted: Bool)
   }
 
   public private(set) var policy: Policy
@@ -79,6 +79,8 @@ public struct WorkerPoolStateMachine: Sendable {
   }
   /// Failures since the last worker that proved itself.
   public var consecutiveFailures: Int { failuresInARow }
+  /// Workers that ended before their handshake, since the last one that got so far.
+  public private(set) var failedStarts = 0
   /// No worker is wanted and none is there.
   public var isAtRest: Bool { isStopped && workers.isEmpty }
 
@@ -97,6 +99,7 @@ public struct WorkerPoolStateMachine: Sendable {
   public mutating func connected(_ id: ID) -> Bool {
     guard case .starting = workers[id] else { return false }
     workers[id] = .ready
+    failedStarts = 0
     return true
   }
 
@@ -110,6 +113,10 @@ public struct WorkerPoolStateMachine: Sendable {
     } else {
       failures += 1
       failuresInARow += 1
+      switch state {
+      case .starting, .ending(hadStarted: false): failedStarts += 1
+      case .ready, .draining, .ending: break
+      }
       let doublings = min(failuresInARow - 1, 20)
       notBefore = now + min(policy.maximumBackoff, policy.backoff << Int64(doublings))
     }
@@ -118,8 +125,11 @@ public struct WorkerPoolStateMachine: Sendable {
 
   /// The worker must go at once: it broke the protocol, fell silent, or sits on an event for too long.
   public mutating func condemn(_ id: ID, why: String) -> [Action] {
-    guard let state = workers[id], state != .ending else { return [] }
-    workers[id] = .ending
+    switch workers[id] {
+    case .starting: workers[id] = .ending(hadStarted: false)
+    case .ready, .draining: workers[id] = .ending(hadStarted: true)
+    case .ending, nil: return []
+    }
     return [.kill(id, why)]
   }
 
@@ -134,6 +144,7 @@ public struct WorkerPoolStateMachine: Sendable {
     if let policy { self.policy = policy }
     isStopped = false
     failuresInARow = 0
+    failedStarts = 0
     notBefore = 0
     wanted = min(self.policy.maximum, max(self.policy.minimum, idleSince == nil ? 1 : 0))
     return advance(now: now)
@@ -210,7 +221,7 @@ public struct WorkerPoolStateMachine: Sendable {
     }
     if !isStopped, now >= notBefore {
       // One that was killed keeps its place until its exit is known, and with it the wait before the next.
-      var missing = wanted - liveCount - workers.values.count { $0 == .ending }
+      var missing = wanted - liveCount - workers.values.count { if case .ending = $0 { true } else { false } }
       // After a failure one worker tries first.
       if failuresInARow > 0 { missing = min(missing, 1 - startingCount) }
       while missing > 0 {

@@ -334,6 +334,22 @@ class EndToEnd(unittest.TestCase):
                 self.fail(f"not within {timeout} s: {what}")
             time.sleep(0.02)
 
+    def kill_ready_workers(self, app: str, killed: set[int]) -> None:
+        """kill -9 of all workers of the only application, once all are ready; `killed` has those of earlier rounds.
+
+        Workers killed again and again while they start would rightly count as not able to start.
+        """
+        def ready() -> list[int]:
+            pids = self.node.worker_pids()
+            return pids if killed.isdisjoint(pids) and self.node.app_stats(app)["workers"]["live"] == len(pids) else []
+
+        for pid in self.eventually(ready, f"workers of {app} are up"):
+            killed.add(pid)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
 
 #: Slots that many tests use.
 ECHO = """

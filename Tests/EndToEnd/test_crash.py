@@ -118,24 +118,13 @@ class Crash(EndToEnd):
         killed: set[int] = set()
         for round in range(5):
             self.assertTrue(sender.wait_for(len(sender.acknowledged) + self.random.randint(50, 500)), self.node.tail())
-            for pid in self.eventually(lambda: self.ready_workers(killed), "workers are up"):
-                killed.add(pid)
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            self.kill_ready_workers("relay", killed)
         self.assertTrue(sender.finish())
         self.assertEqual(sender.refusals, [])
         self.assertEqual(len(sender.acknowledged), len(sender.sent))
         self.node.wait_idle("60s")
         self.check([sender])
         self.assertEqual(self.node.records("relay.dead"), [])
-
-    def ready_workers(self, killed):
-        """Workers killed while they start would count as not able to."""
-        pids = self.node.worker_pids()
-        live = self.node.app_stats("relay")["workers"]["live"]
-        return pids if killed.isdisjoint(pids) and live == len(pids) else []
 
     def test_sigterm_ends_the_node_in_time_and_loses_nothing(self):
         sender = Sender(self.node)

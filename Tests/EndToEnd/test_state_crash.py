@@ -82,13 +82,10 @@ class Crash(Counting):
     def kill_workers(self):
         sender = Sender(self.node, app="counter", keys=20)
         sender.start()
+        killed: set[int] = set()
         for _ in range(6):
             self.assertTrue(sender.wait_for(len(sender.acknowledged) + self.random.randint(50, 500)), self.node.tail())
-            for pid in self.node.worker_pids():
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            self.kill_ready_workers("counter", killed)
         self.assertTrue(sender.finish())
         self.assertEqual(sender.refusals, [])
         self.node.wait_idle("60s")

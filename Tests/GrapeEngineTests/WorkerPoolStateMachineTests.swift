@@ -66,6 +66,26 @@ import Testing
     #expect(pool.consecutiveFailures == 0)
   }
 
+  @Test func onlyWorkersThatNeverSaidHelloCountAsFailedStarts() {
+    var pool = pool()
+    _ = pool.demand(3, now: 0)
+    pool.connect(1, 2)
+    for id in 1...2 { _ = pool.exited(id, now: 1) }
+    #expect(pool.failedStarts == 0, "they had started")
+    _ = pool.exited(3, now: 2)
+    #expect(pool.failedStarts == 1)
+    #expect(pool.advance(now: 1000) == [.spawn(4)])
+    _ = pool.condemn(4, why: "too slow")
+    _ = pool.exited(4, now: 1001)
+    #expect(pool.failedStarts == 2)
+    #expect(pool.advance(now: 2000) == [.spawn(5)])
+    pool.connect(5)
+    #expect(pool.failedStarts == 0)
+    _ = pool.condemn(5, why: "it broke the protocol")
+    _ = pool.exited(5, now: 2001)
+    #expect(pool.failedStarts == 0, "it had started")
+  }
+
   @Test func stoppingDrainsAndStartsNone() {
     var pool = pool(minimum: 1)
     _ = pool.advance(now: 0)
