@@ -150,6 +150,13 @@ public final class ApplicationEngine {
     join(awaitingGroup: awaitingGroup)
   }
 
+  /// Notes why it is not started: it is reported as failed.
+  public func withhold(_ problem: String) {
+    precondition(state == .loading && lanes.isEmpty)
+    if self.problem != problem { note("error", problem) }
+    self.problem = problem
+  }
+
   /// Lets workers finish what they hold, then starts no more. `completion` when the last is gone.
   public func stop(completion: @escaping () -> Void) {
     if state == .stopped { return completion() }

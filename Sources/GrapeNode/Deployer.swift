@@ -105,18 +105,29 @@ actor Deployer {
     var apps: [InstalledApp] = []
     for entry in entries.values.sorted(by: { $0.app < $1.app }) {
       let unpacked = try await unpack(entry)
+      let manifest = unpacked.package.manifest
       apps.append(
         InstalledApp(
-          manifest: unpacked.package.manifest, version: entry.version, directory: unpacked.folder,
-          isStopped: entry.isStopped))
-    }
-    do throws(LogError) {
-      // Applications deployed by an earlier version of this program may not have all of them.
-      try await topics.ensure(apps.flatMap { TopicPlan.application($0.manifest) })
-    } catch {
-      throw NodeError("the applications' topics are not as they must be: \(error.message)")
+          manifest: manifest, version: entry.version, directory: unpacked.folder, isStopped: entry.isStopped,
+          problem: try await problem(ofTopics: manifest)))
     }
     return apps
+  }
+
+  /// What is wrong with an application's topics and can be mended by people alone. What is missing is created: applications deployed by an earlier
+  /// version of this program may not have all of them.
+  ///
+  /// Errors: the log cannot be asked.
+  func problem(ofTopics manifest: Manifest) async throws(NodeError) -> String? {
+    do throws(LogError) {
+      try await topics.ensure(TopicPlan.application(manifest))
+      return nil
+    } catch {
+      switch error.code {
+      case .invalidArgument, .unauthorized: return error.message
+      default: throw NodeError("the topics of \(manifest.name) cannot be looked at: \(error.message)")
+      }
+    }
   }
 
   private func readEntries() async throws(NodeError) {

@@ -190,6 +190,7 @@ struct NodeService: Service {
           do throws(SystemError) {
             let admin = AdminService(
               core: core, deployer: deployer, archive: archive, log: log, requestStop: requestStop)
+            core.watchWithheld(deployer)
             core.join(deployer: deployer, registry: registry) { [unowned admin] in admin.selfDescription }
             try core.listen(admin: admin)
             finish(.success(bound))

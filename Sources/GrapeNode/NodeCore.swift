@@ -21,6 +21,9 @@ final class NodeCore {
   /// By application, as `engines`.
   private(set) var requests: [String: RequestTable] = [:]
   private(set) var topology = Topology()
+  /// Of the applications in `engines`, those whose engines are not started before people have mended something.
+  var withheld: [String: InstalledApp] = [:]
+  var withheldTimer: TimerID?
   /// Topics that are not Grape's.
   let external: ExternalTopics
   private var sessions: [ObjectIdentifier: ClientSession] = [:]
@@ -137,7 +140,9 @@ final class NodeCore {
   ///
   /// - Parameter topics: all topics of the log; nil: whether sources and sinks are there does not matter.
   func check(_ manifest: Manifest, topics: Set<String>?) throws(StatusError) -> Topology {
-    if let engine = engines[manifest.name.text], Int(engine.partitions) != manifest.partitions {
+    if let engine = engines[manifest.name.text], withheld[manifest.name.text] == nil,
+      Int(engine.partitions) != manifest.partitions
+    {
       throw StatusError(
         .conflict,
         "\(manifest.name) has \(engine.partitions) partitions, which are fixed once deployed; the manifest says \(manifest.partitions)"
@@ -155,6 +160,7 @@ final class NodeCore {
   ) {
     // What is deployed has passed the check of its topics; one of them may have gone since.
     do throws(StatusError) { topology = try check(manifest, topics: nil) } catch { return completion(.failure(error)) }
+    dropWithheld(manifest.name.text)
     let deployment = Deployment(
       manifest: manifest, version: version, directory: directory, routes: routes(of: manifest.name))
     let done: (Result<Void, StatusError>) -> Void = { [self] result in
@@ -165,8 +171,7 @@ final class NodeCore {
     if let engine = engines[manifest.name.text] {
       replace(engine, with: deployment) { done($0) }
     } else {
-      let engine = ApplicationEngine(
-        deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(manifest.name).log")
+      let engine = makeEngine(deployment)
       start(engine, stopped: stopped, awaitingGroup: true) { done($0.mapError { StatusError($0) }) }
     }
   }
@@ -208,14 +213,34 @@ final class NodeCore {
       let deployment = Deployment(
         manifest: app.manifest, version: app.version, directory: app.directory,
         routes: routes(of: app.manifest.name))
-      let engine = ApplicationEngine(
-        deployment, environment: environment(), logPath: "\(configuration.dataDirectory)/logs/\(app.manifest.name).log")
-      start(engine, stopped: app.isStopped) { result in
+      let engine = makeEngine(deployment)
+      let done: (Result<Void, LogError>) -> Void = { result in
         if case .failure(let error) = result { failure = failure ?? StatusError(error) }
         missing -= 1
         if missing == 0 { completion(failure.map { .failure($0) } ?? .success(())) }
       }
+      if let problem = app.problem {
+        engines[app.manifest.name.text] = engine
+        withhold(app, engine, problem)
+        done(.success(()))
+      } else {
+        start(engine, stopped: app.isStopped, completion: done)
+      }
     }
+  }
+
+  private func makeEngine(_ deployment: Deployment) -> ApplicationEngine {
+    ApplicationEngine(
+      deployment, environment: environment(),
+      logPath: "\(configuration.dataDirectory)/logs/\(deployment.manifest.name).log")
+  }
+
+  /// Takes out the engine of an application that is withheld: it has nothing to finish. False: it is not withheld.
+  @discardableResult
+  func dropWithheld(_ name: String) -> Bool {
+    guard withheld.removeValue(forKey: name) != nil else { return false }
+    engines[name] = nil
+    return true
   }
 
   /// Takes an application out. Throws `conflict` while others emit to it, unless forced.
@@ -226,6 +251,10 @@ final class NodeCore {
     do throws(TopologyError) { topology = try topology.removing(app, force: force) } catch {
       return completion(.failure(StatusError(.conflict, error.description)))
     }
+    if dropWithheld(app.text) {
+      reroute(except: app.text)
+      return completion(.success(()))
+    }
     engines[app.text] = nil
     requests.removeValue(forKey: app.text)?.close()
     reroute(except: app.text)
@@ -234,7 +263,7 @@ final class NodeCore {
 
   /// Gives new routes to the applications that the topology's change concerns.
   private func reroute(except name: String) {
-    for (app, engine) in engines where app != name {
+    for (app, engine) in engines where app != name && withheld[app] == nil {
       let routes = routes(of: engine.name)
       guard routes != engine.deployment.routes else { continue }
       var deployment = engine.deployment
@@ -387,6 +416,8 @@ final class NodeCore {
     listener?.close()
     listener = nil
     registry?.close()
+    if let timer = withheldTimer { reactor.cancel(timer) }
+    for name in withheld.keys { dropWithheld(name) }
     var missing = engines.count + 1
     let finish = { [self] in
       calls.close()
@@ -413,6 +444,8 @@ struct InstalledApp: Sendable {
   var version: String
   var directory: String
   var isStopped: Bool
+  /// Why it cannot run here until people mend something; nil: it can.
+  var problem: String?
 }
 
 /// The version of this program.

@@ -314,6 +314,10 @@ class Peer:
             raise ConnectionError("the cluster has no controller yet")
         return brokers[controller], topics
 
+    def create_topic(self, name: str, partitions: int) -> None:
+        body = struct.pack(">i", 1) + pack_text(name) + struct.pack(">ihii", partitions, 1, 0, 0) + struct.pack(">ib", 30_000, 0)
+        self.ask(19, 2, body)
+
     def delete_topics(self, names: list[str]) -> None:
         body = struct.pack(">i", len(names)) + b"".join(map(pack_text, names)) + struct.pack(">i", 30_000)
         self.ask(20, 1, body)

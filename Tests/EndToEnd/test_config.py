@@ -279,6 +279,38 @@ class OnKafka(Configured):
         self.assertEqual({topic["state"] for topic in found}, {"differs"})
         self.assertEqual(found[0]["differences"], ["has max.message.bytes=68157440 instead of 1000000"])
 
+    def test_an_application_with_wrong_topics_keeps_no_other_from_running_and_goes_on_when_they_are_mended(self):
+        if "security.protocol" in self.cluster.settings:
+            self.skipTest("topics are made by hand, which is done without TLS and passwords")
+        node = self.serve("--config", self.config("n1"), data="n1")
+        for name in ("sick", "well"):
+            node.deploy(self.python_app(name, ECHO, ECHO_SLOTS))
+        self.assertEqual(node.grape("exec", "sick@echo", "--data", "before", "--block").text.strip(), "before")
+        self.assertEqual(node.terminate(), 0)
+        # Somebody makes one of its topics anew, wrong.
+        self.cluster.delete_topics(f"{self.namespace}sick.dead")
+        with broker.Peer(self.cluster.address) as peer:
+            peer.create_topic(f"{self.namespace}sick.dead", 7)
+
+        node = self.serve("--config", self.config("n1"), data="n1")
+        states = {app["name"]: app["state"] for app in node.grape("app", "list", "--json").json["apps"]}
+        self.assertEqual(states, {"sick": "failed", "well": "running"})
+        self.assertEqual(node.grape("exec", "well@echo", "--data", "on", "--block").text.strip(), "on")
+        result = node.grape("exec", "sick@echo", "--data", "x", expect=UNAVAILABLE)
+        self.assertIn("sick.dead has 7 partitions instead of 1", result.err.decode())
+        self.assertIn("sick.dead has 7 partitions", node.grape("app", "start", "sick", expect=CONFLICT).err.decode())
+        self.assertIn("sick.dead has 7 partitions", node.grape("stats").text)
+        # What others do goes on around it.
+        node.deploy(self.python_app("third", ECHO, ECHO_SLOTS))
+        node.grape("app", "restart", "well")
+        node.grape("app", "stop", "sick")
+        self.assertEqual(node.terminate(), 0)
+
+        node = self.serve("--config", self.config("n1"), data="n1")
+        self.cluster.delete_topics(f"{self.namespace}sick.dead")
+        self.assertEqual(node.grape("app", "start", "sick", "--json").json["state"], "running")
+        self.assertEqual(node.grape("exec", "sick@echo", "--data", "after", "--block").text.strip(), "after")
+
     def test_commands_on_the_logs_files_say_that_there_are_none(self):
         node = self.serve("--config", self.config("n1"), data="n1")
         for words in (["verify"], ["dump"], ["verify", "--data", node.data], ["topics", "--data", node.data]):

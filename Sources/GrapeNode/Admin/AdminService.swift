@@ -228,20 +228,32 @@ final class AdminService {
       throw StatusError(.conflict, "the state of \(engine.name) is being restored: it can be started afterwards")
     }
     let name = engine.name.text
-    let answer: () -> Void = { [self] in
-      let state = engine.reportedState
-      // The wish outlives the node: it is a record of the registry.
-      inBackground(respond) { [deployer] () async throws(StatusError) in
-        if operation != "app.restart" { try await deployer.setStopped(name, operation == "app.stop") }
-        return ["app": .string(name), "state": .string(state)]
+    if core.withheld[name] != nil, operation != "app.stop" {
+      core.withheld[name]?.isStopped = false
+      return core.tryAgain(name, deployer) { [self] result in
+        if case .failure(let error) = result { return respond(.failure(error)) }
+        guard let engine = core.engines[name] else {
+          return respond(.failure(StatusError(.noSuchApp, "\(name) was removed meanwhile")))
+        }
+        recordState(of: engine, operation, respond)
       }
     }
+    let answer: () -> Void = { [self] in recordState(of: engine, operation, respond) }
     switch operation {
     case "app.start":
       resume(engine, answer, respond)
     case "app.stop": core.stop(engine, completion: answer)
     default:
       engine.replace(with: engine.deployment) { [self] in resume(engine, answer, respond) }
+    }
+  }
+
+  /// The wish outlives the node: it is a record of the registry.
+  private func recordState(of engine: ApplicationEngine, _ operation: String, _ respond: @escaping (Answer) -> Void) {
+    let (name, state) = (engine.name.text, engine.reportedState)
+    inBackground(respond) { [deployer] () async throws(StatusError) in
+      if operation != "app.restart" { try await deployer.setStopped(name, operation == "app.stop") }
+      return ["app": .string(name), "state": .string(state)]
     }
   }
 

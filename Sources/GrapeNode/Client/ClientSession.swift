@@ -236,6 +236,9 @@ final class ClientSession: SourceTable.Holder {
     }
     // Where it stands is being found out; its deployment has not been answered yet, unless that was at another node.
     guard engine.state != .loading else {
+      if let problem = engine.problem {
+        throw StatusError(.unavailable, "application \"\(app)\" cannot run here: \(problem)")
+      }
       throw StatusError(.unavailable, "application \"\(app)\" is being loaded here: try again")
     }
     if let failure = services.gate.failure {

@@ -45,12 +45,20 @@ extension NodeCore {
 
   /// Has an application take events again, and its sources read.
   func resume(_ engine: ApplicationEngine) -> Result<Void, StatusError> {
+    if withheld[engine.name.text] != nil {
+      withheld[engine.name.text]?.isStopped = false
+      return .success(())
+    }
     engine.resume()
     return engine.state == .running ? startSources(engine).mapError { StatusError($0) } : .success(())
   }
 
   /// Has an application and its sources come to rest. `completion` when nothing is under way.
   func stop(_ engine: ApplicationEngine, completion: @escaping () -> Void) {
+    if withheld[engine.name.text] != nil {
+      withheld[engine.name.text]?.isStopped = true
+      return completion()
+    }
     external.stop(engine.name.text) { engine.stop(completion: completion) }
   }
 
