@@ -1,5 +1,6 @@
 // Stands between clients and a Kafka broker that answers every fetch at once, whether there is something or not, as noida-db does: an empty answer is kept
-// until something was written, or for as long as the fetch said. Everything else goes through as it is, but that the broker is said to be here.
+// until something was written to one of its topics, or for as long as the fetch said. Everything else goes through as it is, but that the broker is said to be
+// here.
 //
 //   fetch_wait HOST PORT BROKER_PORT        listens on PORT, prints a line when it does, and ends with its standard input
 //
@@ -14,11 +15,16 @@
 
 #include "measure.h"
 
-enum { FETCH = 1, METADATA = 3, FIND_COORDINATOR = 10, PRODUCE = 0, END_TRANSACTION = 26, CHUNK = 1 << 20, MOST_ASKED = 4096, SMALL = 1 << 16 };
+enum {
+  PRODUCE = 0, FETCH = 1, METADATA = 3, FIND_COORDINATOR = 10, END_TRANSACTION = 26,
+  CHUNK = 1 << 20, MOST_ASKED = 4096, SMALL = 1 << 16, MOST_TOPICS = 16, TOPICS = 4096, ANY = 0
+};
 
 struct asked {
   int32_t api, wait_ms;
   uint64_t written;
+  // Of a fetch: what it is about. Of a produce: what it writes to. A number for each topic, which another may have, too; ANY: perhaps all.
+  uint32_t topics[MOST_TOPICS], topic_count;
 };
 
 struct pair {
@@ -32,8 +38,17 @@ struct pair {
 
 static struct sockaddr_in here, there;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t something_written;
-static uint64_t written;
+static pthread_condattr_t monotonic;
+// How often something was written, and what that number was when it was last written to a topic.
+static uint64_t written, written_to[TOPICS];
+
+// A fetch whose answer is kept.
+struct kept {
+  const struct asked *asked;
+  pthread_cond_t written;
+  struct kept *next;
+};
+static struct kept *kept;
 
 static bool receive(int from, void *bytes, size_t size) {
   for (size_t at = 0; at < size;) {
@@ -89,19 +104,88 @@ static void finish(struct pair *pair) {
   free(pair);
 }
 
+// What is in a message, read in order; anything that does not fit makes it bad.
+struct cursor {
+  const char *at, *end;
+  bool bad;
+};
+
+static const char *skip(struct cursor *in, int64_t size) {
+  if (in->bad || size < 0 || size > in->end - in->at) {
+    in->bad = true;
+    return NULL;
+  }
+  in->at += size;
+  return in->at - size;
+}
+
+static int32_t take32(struct cursor *in) {
+  const char *at = skip(in, 4);
+  return at ? number32(at) : -1;
+}
+
+static int16_t take16(struct cursor *in) {
+  const char *at = skip(in, 2);
+  return at ? number16(at) : -1;
+}
+
+static void skip_text(struct cursor *in) {
+  int16_t size = take16(in);
+  if (size > 0) skip(in, size);
+}
+
+static uint32_t take_topic(struct cursor *in) {
+  int16_t size = take16(in);
+  const char *name = skip(in, size);
+  uint32_t hash = 2166136261;
+  for (int16_t at = 0; name && at < size; at++) hash = (hash ^ (uint8_t)name[at]) * 16777619;
+  return 1 + hash % (TOPICS - 1);
+}
+
+static void about(struct asked *asked, uint32_t topic) {
+  if (asked->topic_count == MOST_TOPICS) topic = asked->topics[0] = ANY;
+  else asked->topics[asked->topic_count++] = topic;
+}
+
+// Versions 7 to 11 of fetches and 3 to 8 of produces, which librdkafka 2 sends.
+static struct asked look_at(const char *request, size_t size) {
+  struct cursor in = {request, request + size, false};
+  struct asked asked = {.api = take16(&in)};
+  int16_t version = take16(&in);
+  skip(&in, 4);
+  skip_text(&in);
+  if (asked.api == FETCH) {
+    skip(&in, 4);
+    asked.wait_ms = take32(&in);
+    skip(&in, 4 + 4 + 1 + 4 + 4);
+    for (int32_t topics = take32(&in); topics > 0 && !in.bad; topics--) {
+      about(&asked, take_topic(&in));
+      skip(&in, (int64_t)take32(&in) * (version >= 9 ? 28 : 24));
+    }
+  } else if (asked.api == PRODUCE) {
+    skip_text(&in);
+    skip(&in, 2 + 4);
+    // Where it writes to more than one it is not looked for the others.
+    bool is_one = take32(&in) == 1;
+    about(&asked, is_one ? take_topic(&in) : ANY);
+  } else if (asked.api == END_TRANSACTION) {
+    about(&asked, ANY);
+  }
+  if (in.bad) {
+    asked.topic_count = 0;
+    about(&asked, ANY);
+  }
+  return asked;
+}
+
 static void *requests(void *argument) {
   struct pair *pair = argument;
   char *chunk = allocate(CHUNK);
-  // Size, kind, version, number, client's name (short), replica, longest wait.
-  char head[512];
-  while (receive(pair->client, head, 14)) {
-    size_t size = (size_t)number32(head) + 4, have = 14;
-    struct asked asked = {.api = number16(head + 4)};
+  while (receive(pair->client, chunk, 4)) {
+    size_t size = (size_t)number32(chunk), have = size < SMALL ? size : SMALL;
+    if (!receive(pair->client, chunk + 4, have)) break;
+    struct asked asked = look_at(chunk + 4, have);
     if (asked.api == FETCH) {
-      size_t name = (size_t)(number16(head + 12) < 0 ? 0 : number16(head + 12));
-      if (name + 22 > sizeof head || name + 22 > size || !receive(pair->client, head + 14, name + 8)) break;
-      have = name + 22;
-      asked.wait_ms = number32(head + have - 4);
       pthread_mutex_lock(&lock);
       asked.written = written;
       pthread_mutex_unlock(&lock);
@@ -111,7 +195,7 @@ static void *requests(void *argument) {
     bool fits = pair->count < MOST_ASKED;
     if (fits) pair->asked[(pair->first + pair->count++) % MOST_ASKED] = asked;
     pthread_mutex_unlock(&pair->lock);
-    if (!fits || !deliver(pair->broker, head, have) || !pass(pair->client, pair->broker, chunk, size - have)) break;
+    if (!fits || !deliver(pair->broker, chunk, 4 + have) || !pass(pair->client, pair->broker, chunk, size - have)) break;
   }
   free(chunk);
   finish(pair);
@@ -142,14 +226,40 @@ static bool is_empty(const char *answer, size_t size) {
   return true;
 }
 
+static bool is_written(const struct asked *asked) {
+  bool found = written_to[ANY] > asked->written;
+  for (uint32_t place = 0; place < asked->topic_count && !found; place++) {
+    uint32_t topic = asked->topics[place];
+    found = (topic == ANY ? written : written_to[topic]) > asked->written;
+  }
+  return found;
+}
+
 static void wait_for_more(const struct asked *asked) {
   struct timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_sec += asked->wait_ms / 1000;
   until.tv_nsec += (long)(asked->wait_ms % 1000) * 1000000;
   if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+  struct kept mine = {.asked = asked};
+  pthread_cond_init(&mine.written, &monotonic);
   pthread_mutex_lock(&lock);
-  while (written == asked->written && pthread_cond_timedwait(&something_written, &lock, &until) != ETIMEDOUT) continue;
+  mine.next = kept;
+  kept = &mine;
+  while (!is_written(asked) && pthread_cond_timedwait(&mine.written, &lock, &until) != ETIMEDOUT) continue;
+  struct kept **place = &kept;
+  while (*place != &mine) place = &(*place)->next;
+  *place = mine.next;
+  pthread_mutex_unlock(&lock);
+  pthread_cond_destroy(&mine.written);
+}
+
+static void note_written(const struct asked *asked) {
+  pthread_mutex_lock(&lock);
+  written++;
+  for (uint32_t place = 0; place < asked->topic_count; place++) written_to[asked->topics[place]] = written;
+  for (struct kept *one = kept; one; one = one->next)
+    if (is_written(one->asked)) pthread_cond_signal(&one->written);
   pthread_mutex_unlock(&lock);
 }
 
@@ -169,9 +279,10 @@ static void say_here(char *answer, size_t size) {
 
 static void *answers(void *argument) {
   struct pair *pair = argument;
-  char *chunk = allocate(CHUNK), head[4];
-  while (receive(pair->broker, head, 4)) {
-    size_t size = (size_t)number32(head);
+  char *chunk = allocate(4 + CHUNK);
+  while (receive(pair->broker, chunk, 4)) {
+    size_t size = (size_t)number32(chunk);
+    char *answer = chunk + 4;
     pthread_mutex_lock(&pair->lock);
     struct asked asked = {.api = -1};
     if (pair->count > 0) {
@@ -180,21 +291,16 @@ static void *answers(void *argument) {
       pair->count--;
     }
     pthread_mutex_unlock(&pair->lock);
-    bool is_seen = asked.api == METADATA || asked.api == FIND_COORDINATOR || (asked.api == FETCH && size <= SMALL);
-    if (is_seen && size <= CHUNK) {
-      if (!receive(pair->broker, chunk, size)) break;
-      if (asked.api != FETCH) say_here(chunk, size);
-      else if (asked.wait_ms > 0 && is_empty(chunk, size)) wait_for_more(&asked);
-      if (!deliver(pair->client, head, 4) || !deliver(pair->client, chunk, size)) break;
-    } else if (!deliver(pair->client, head, 4) || !pass(pair->broker, pair->client, chunk, size)) {
+    size_t whole = asked.api == METADATA || asked.api == FIND_COORDINATOR ? CHUNK : SMALL;
+    if (size <= whole) {
+      if (!receive(pair->broker, answer, size)) break;
+      if (asked.api == METADATA || asked.api == FIND_COORDINATOR) say_here(answer, size);
+      else if (asked.api == FETCH && asked.wait_ms > 0 && is_empty(answer, size)) wait_for_more(&asked);
+      if (!deliver(pair->client, chunk, 4 + size)) break;
+    } else if (!deliver(pair->client, chunk, 4) || !pass(pair->broker, pair->client, chunk, size)) {
       break;
     }
-    if (asked.api == PRODUCE || asked.api == END_TRANSACTION) {
-      pthread_mutex_lock(&lock);
-      written++;
-      pthread_cond_broadcast(&something_written);
-      pthread_mutex_unlock(&lock);
-    }
+    if (asked.api == PRODUCE || asked.api == END_TRANSACTION) note_written(&asked);
   }
   free(chunk);
   finish(pair);
@@ -229,10 +335,8 @@ int main(int count, char **words) {
   there.sin_addr = here.sin_addr;
   here.sin_port = htons((uint16_t)atoi(words[2]));
   there.sin_port = htons((uint16_t)atoi(words[3]));
-  pthread_condattr_t monotonic;
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-  pthread_cond_init(&something_written, &monotonic);
   int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (bind(listener, (struct sockaddr *)&here, sizeof here) || listen(listener, 256)) fail("port %s", words[2]);

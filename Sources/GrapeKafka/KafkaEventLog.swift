@@ -69,6 +69,7 @@ public final class KafkaEventLog: EventLog {
     self.admin = admin
     self.adminLane = adminLane
     self.groups = groups
+    committer.whenWritten = { [reader] in reader.offer($0, $1, at: $2) }
     committer.start()
     reader.start()
     openTransactions.start()

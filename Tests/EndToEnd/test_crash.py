@@ -136,8 +136,10 @@ class Crash(EndToEnd):
         self.assertFalse(sender.is_alive())
         for answer in sender.refusals:
             self.assertEqual((answer.status, answer.ran), (8, 0))
-        for pid in workers:
-            self.assertFalse(os.path.exists(f"/proc/{pid}"), f"worker {pid} outlived its node")
+        # On a machine that is busy the node may not have had the time to see the last of them end.
+        self.eventually(
+            lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), "the workers have ended", timeout=10
+        )
         self.assertFalse(os.path.exists(self.node.socket), "the socket's file is gone")
         self.node.start()
         self.node.wait_idle("60s")

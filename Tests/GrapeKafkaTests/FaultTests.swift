@@ -9,11 +9,14 @@ import Testing
   private let second = TopicPartition("a", 1)
 
   private func withCluster(
-    commitTimeout: Int = 20_000, _ body: (MockCluster, KafkaEventLog) async throws -> Void
+    commitTimeout: Int = 20_000, settings: [String: String] = [:],
+    _ body: (MockCluster, KafkaEventLog) async throws -> Void
   ) async throws {
     let cluster = try MockCluster()
     cluster.createTopic("a")
-    let log = try KafkaEventLog(cluster.configuration(commitTimeout: commitTimeout))
+    var configuration = cluster.configuration(commitTimeout: commitTimeout)
+    configuration.settings.merge(settings) { $1 }
+    let log = try KafkaEventLog(configuration)
     do {
       try await body(cluster, log)
     } catch {
@@ -50,6 +53,27 @@ import Testing
       #expect(try await values(log, first) == ["1", "2", "3", "1"])
       cluster.setLeader(3, of: "a", 0)
       #expect(try await values(log, first) == ["1", "2", "3", "1"])
+    }
+  }
+
+  @Test("who waits at the end is told of what this log writes without its being fetched")
+  func ownRecords() async throws {
+    // A broker that has nothing for a fetch answers it minutes later.
+    try await withCluster(settings: ["fetch.wait.max.ms": "200000", "socket.timeout.ms": "290000"]) { cluster, log in
+      try await log.commit(transaction("0", plain: true))
+      #expect(try await values(log, first) == ["0"])
+      for number in 1...20 {
+        let offset = Int64(number)
+        let (told, tell) = AsyncStream.makeStream(of: Void.self)
+        _ = log.whenAvailable(first, after: offset) { tell.yield() }
+        // What is asked later is answered later: then the watch is in place.
+        #expect(try await log.read(first, from: offset, maxBytes: 1).batches.isEmpty)
+        try await log.commit(transaction("\(number)", plain: true))
+        for await _ in told { break }
+        let batches = try await log.read(first, from: offset, maxBytes: 1 << 20).batches
+        #expect(try batches.flatMap { try SampleBatch.records(in: $0) }.map(\.value) == ["\(number)"])
+        #expect(batches.map(\.baseOffset) == [offset])
+      }
     }
   }
 

@@ -311,6 +311,61 @@ import Testing
     }
   }
 
+  @Test(
+    "who follows a partition gets each record once and in order, whether this log or another one wrote it, in whatever way"
+  )
+  func following() async throws {
+    try await withLog { log, configuration in
+      var second = configuration
+      second.transactionalID = "node-2"
+      let other = try KafkaEventLog(second)
+      try await log.createTopic("a", configuration: TopicConfiguration(partitions: 2))
+      let seed = UInt64.random(in: 0 ... .max)
+      print("seed \(seed)")
+      let each = 300
+      let expected = 2 * each
+      async let followed: [(offset: Int64, value: String)] = {
+        var found: [(offset: Int64, value: String)] = []
+        var next: Int64 = 0
+        while found.count < expected {
+          await log.waitUntilAvailable(first, after: next)
+          let result = try await log.read(first, from: next, maxBytes: 100_000)
+          for batch in result.batches {
+            #expect(batch.baseOffset >= next, "seed \(seed)")
+            found += try SampleBatch.records(in: batch)
+            next = batch.lastOffset + 1
+          }
+          if result.batches.isEmpty { next = max(next, result.bounds.end) }
+        }
+        return found
+      }()
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        for (place, writer) in [log, other].enumerated() {
+          group.addTask {
+            var random = SeededRandom(state: seed &+ UInt64(place))
+            for number in 0..<each {
+              var transaction = Transaction(appends: [SampleBatch.append(["\(place) \(number)"], to: first)])
+              // With a second partition it is one of Kafka's transactions.
+              if Int.random(in: 0..<4, using: &random) == 0 {
+                transaction.appends.append(SampleBatch.append(["-"], to: self.second))
+              }
+              try await writer.commit(transaction)
+            }
+          }
+        }
+        try await group.waitForAll()
+      }
+      let found = try await followed
+      for place in 0..<2 {
+        let own = found.map(\.value).filter { $0.hasPrefix("\(place) ") }
+        #expect(own == (0..<each).map { "\(place) \($0)" }, "seed \(seed)")
+      }
+      let fresh = try await records(other, first)
+      #expect(fresh.map(\.offset) == found.map(\.offset) && fresh.map(\.value) == found.map(\.value), "seed \(seed)")
+      await other.close()
+    }
+  }
+
   @Test("settings are passed on, and refused by name, never by value")
   func settings() async throws {
     try await withLog({ $0.settings = ["client.id": "grape"] }) { log, _ in _ = try await log.topics() }

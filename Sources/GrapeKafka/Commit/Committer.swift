@@ -17,6 +17,10 @@ final class Committer: @unchecked Sendable {
   var transactional: TransactionalProducer
   var plain: Producer
   var grouping: CommitGrouping
+  /// Told of small batches that were written to a partition, without a transaction, and of their first records' offsets. To be set before `start`.
+  var whenWritten: (@Sendable (TopicPartition, UnpackedBatch, Int64) -> Void)?
+  /// Larger ones are not told of: that would cost more than it saves. Records.
+  private static let smallBatch = 64
   /// Why the log takes no more commits.
   var failure: LogError?
   /// Taken from the queue, and next to be written.
@@ -268,6 +272,7 @@ final class Committer: @unchecked Sendable {
           refuse(transaction, refusal, wasTried: false)
         } else {
           meters.committed(transaction, isPlain: true)
+          tellWritten(transaction, deliveries)
           answer(transaction.transaction, .success(ledger.receipt(places)), transaction.completion)
         }
         continue
@@ -292,6 +297,14 @@ final class Committer: @unchecked Sendable {
       }
     }
     if !again.isEmpty { writeTransaction(again) }
+  }
+
+  private func tellWritten(_ transaction: PreparedTransaction, _ deliveries: [DeliveryLedger.Delivery]) {
+    guard let whenWritten, transaction.records <= Self.smallBatch else { return }
+    for (place, delivery) in deliveries.enumerated()
+    where delivery.count > 0 && delivery.lastOffset - delivery.baseOffset == delivery.count - 1 {
+      whenWritten(transaction.transaction.appends[place].partition, transaction.batches[place], delivery.baseOffset)
+    }
   }
 
   func produce(

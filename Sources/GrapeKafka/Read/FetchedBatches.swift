@@ -42,6 +42,20 @@ struct FetchedBatches: ~Copyable {
     return next
   }
 
+  /// Adds the records of a batch whose first has the offset `first`; the others follow it. What follows the last one.
+  mutating func take(_ batch: UnpackedBatch, at first: Int64) throws(WireError) -> Int64 {
+    var next = first
+    var reader = batch.reader()
+    while let record = try reader.next() {
+      add(
+        next, batch.header.baseTimestamp &+ record.timestampDelta, key: record.key, value: record.value,
+        headerSection: record.headerSection)
+      next += 1
+    }
+    withExtendedLifetime(batch) {}
+    return next
+  }
+
   private mutating func add(_ message: Message, scratch: inout ByteWriter) {
     scratch.truncate(to: 0)
     Self.writeHeaders(of: message, to: &scratch)

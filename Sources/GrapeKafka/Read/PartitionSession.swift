@@ -81,6 +81,18 @@ final class PartitionSession {
     end = max(end, fetched)
   }
 
+  /// Takes over a batch that was written at `offset` and has not been fetched. False, and nothing taken, if it does not go on with what was fetched.
+  func receive(_ batch: UnpackedBatch, at offset: Int64) -> Bool {
+    guard isFetching, fetched == offset else { return false }
+    do throws(WireError) {
+      fetched = try buffer.take(batch, at: offset)
+    } catch {
+      preconditionFailure("a batch that was written can be read: \(error)")
+    }
+    end = max(end, fetched)
+    return true
+  }
+
   /// librdkafka has seen the end.
   func reachedEnd(_ offset: Int64) {
     guard isFetching else { return }

@@ -149,6 +149,21 @@ final class Reader: @unchecked Sendable {
     return session.buffer.isEmpty ? nil : take(session, maxBytes)
   }
 
+  /// Tells who waits for the end of a partition of a batch that this log itself has just written there, at `offset`: it need not be fetched first, and what
+  /// is fetched of it later is dropped. Nothing happens if there is anything between it and what was fetched, if nobody waits, or if the thread is at work. On any
+  /// thread.
+  ///
+  /// What stands at the end of all that was fetched has nothing undecided before it, so that readers who want committed records may see it.
+  func offer(_ partition: TopicPartition, _ batch: UnpackedBatch, at offset: Int64) {
+    _ = turn.withLockIfAvailable { _ in
+      guard let session = sessions[partition], watches.has(partition) || !session.reads.isEmpty,
+        session.receive(batch, at: offset)
+      else { return }
+      serve(session)
+      watches.fire(partition, end: session.end)
+    }
+  }
+
   func handle(_ request: Request) {
     switch request {
     case .read(let partition, let offset, let maxBytes, let completion):
