@@ -58,7 +58,8 @@ SIGN_OF_LIFE = 60
 END_TO_END = ("e2e", "e2e-kafka", "e2e-kafka-all")
 #: What `make test` runs on Kafka, besides the embedded log.
 KAFKA_FILES = (
-    "test_exec.py", "test_crash.py", "test_state.py", "test_cluster.py", "test_cluster_bank.py",
+    "test_exec.py", "test_crash.py", "test_state.py", "test_cluster.py", "test_cluster_faults.py", "test_cluster_external.py",
+    "test_cluster_bank.py",
 )
 
 Word = Union[str, os.PathLike]

@@ -8,6 +8,8 @@ public enum HeaderName {
   public static let hops: StaticString = "g.h"
   public static let replyStatus: StaticString = "g.s"
   public static let deadLetter: StaticString = "g.x"
+  /// Of a claim to an idempotency key: the node that claims it.
+  public static let node: StaticString = "g.n"
   public static let traceparent: StaticString = "traceparent"
   /// Where an event that came from a topic of somebody else's stood there: `TOPIC/PARTITION:OFFSET`.
   public static let source: StaticString = "grape-source"

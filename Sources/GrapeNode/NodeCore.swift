@@ -38,6 +38,8 @@ final class NodeCore {
   let sharesLog: Bool
   /// Reply topics that were not there when they were looked for, and until when they are not looked for again.
   private var goneReplyTopics: [String: Int64] = [:]
+  /// Tells this process apart from others of the same name.
+  private let life = UInt64.random(in: .min ... .max)
   private static let goneTime: Int64 = 30_000_000_000
   private(set) var cluster: ClusterView?
   private var registry: RegistryFollower?
@@ -182,7 +184,9 @@ final class NodeCore {
     completion: @escaping (Result<Void, LogError>) -> Void
   ) {
     let name = engine.name.text
-    let table = RequestTable(engine, gate: gate, reactor: reactor, calls: calls, logger: logger)
+    let table = RequestTable(
+      engine, gate: gate, reactor: reactor, calls: calls, logger: logger,
+      policy: configuration.log.claimTime.map { .init(node: configuration.name.text, life: life, time: $0) })
     engines[name] = engine
     requests[name] = table
     engine.start(stopped: stopped, awaitingGroup: awaitingGroup) { result in

@@ -10,6 +10,13 @@ public enum NodeLogChoice: Sendable {
   case embedded
   /// A cluster's. The transactional id is the node's name, whatever the configuration says.
   case kafka(KafkaConfiguration)
+
+  /// How long a node may take between claiming an idempotency key and having the event in the log, milliseconds; nil: no other node takes requests.
+  var claimTime: Int64? {
+    guard case .kafka(let kafka) = self else { return nil }
+    // The last: until the cluster has decided what nobody was told the outcome of.
+    return RequestTable.appendTime + Int64(kafka.commitTimeout) + Int64(kafka.transactionTimeout) + 15_000
+  }
 }
 
 /// The log that a node has opened, and what the node must do for one kind of log and not for another.

@@ -52,6 +52,38 @@ class Cluster(ClusterCase):
         asked = [record for record in n1.records("count.events", "ask")]
         self.assertEqual(len(asked), PARTITIONS, "none was run twice")
 
+    def test_an_idempotency_key_holds_when_its_requests_come_to_several_nodes_at_once(self):
+        nodes = self.start_nodes(2)
+        self.deploy_counter(nodes[0])
+        self.wait_spread()
+        count, rounds = 40, 5
+        answers: dict[tuple[int, bool], list] = {}
+        # All connections send the same, as fast as they can: non-blocking and blocking ones, each with a key of its own.
+        clients = [self.enterContext(node.client(timeout=60)) for node in nodes for _ in range(2)]
+        for client in clients:
+            warm = lambda: client.exec("count@ask", b"warm", headers=(("idempotency-key", b"warm"),), block=True).status
+            self.eventually(lambda: warm() == 0, "what is remembered of requests was read")
+        for round in range(rounds):
+            sent = []
+            for number in range(round * count, (round + 1) * count):
+                for blocking, event in ((True, "ask"), (False, "in")):
+                    headers = (("idempotency-key", b"%d" % number),)
+                    for client in clients:
+                        id = client.send_exec(
+                            f"count@{event}", b"%d" % number, b"k%d" % number, block=blocking, timeout_ms=60_000 * blocking,
+                            headers=headers)
+                        sent.append((client, id, number, blocking))
+            for client, id, number, blocking in sent:
+                answers.setdefault((number, blocking), []).append(client.answer(id))
+        for (number, blocking), found in answers.items():
+            self.assertEqual(found, found[:1] * len(clients), f"request {number}, blocking {blocking}")
+            if blocking:
+                self.assertEqual((found[0].status, found[0].value.split()[0]), (0, b"%d" % number))
+        self.wait_all_idle()
+        for event in ("ask", "in"):
+            ran = sorted(int(record.value) for record in nodes[0].records("count.events", event) if record.value != b"warm")
+            self.assertEqual(ran, list(range(count * rounds)), f"{event}: each ran once")
+
     def test_a_node_with_an_empty_disk_joins_and_serves(self):
         n1, n2 = self.start_nodes(2)
         self.deploy_counter(n1)

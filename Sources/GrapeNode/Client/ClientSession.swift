@@ -147,7 +147,7 @@ final class ClientSession: SourceTable.Holder {
           .tooLarge, "an event of \(request.eventBytes) bytes; \(services.eventLimit) are allowed")
       }
       if let key = try request.idempotencyKey {
-        try execOnce(id, request, key, engine: engine, slot: slot)
+        try execOnce(id, request, body, key, engine: engine, slot: slot)
       } else {
         try append(id, request, engine: engine, slot: slot)
       }
@@ -171,36 +171,78 @@ final class ClientSession: SourceTable.Holder {
     }
   }
 
-  /// An event that is run once however often it comes.
+  /// An event that is run once however often it comes. `body` has the bytes that the request points to.
   private func execOnce(
-    _ id: UInt64, _ request: ExecRequest, _ key: UnsafeRawBufferPointer, engine: ApplicationEngine, slot: Int
+    _ id: UInt64, _ request: ExecRequest, _ body: ByteSlice, _ key: UnsafeRawBufferPointer, engine: ApplicationEngine,
+    slot: Int
   ) throws(StatusError) {
     guard let requests = services.requests(engine.name.text) else {
       throw StatusError(.noSuchApp, "\(engine.name) is being removed")
     }
     let name = IdempotencyKey.name(event: engine.slotNames[slot], key: key)
     let fingerprint = RequestMarker.fingerprint(key: request.key, value: request.value)
-    let durability = durability(of: request, engine)
     if let first = try requests.first(name, fingerprint: fingerprint, isBlocking: request.isBlocking) {
-      if let call = try openCall(id, request, engine: engine) {
-        call.isRepeat = true
-        return requests.follow(first, by: call.id)
-      }
-      unsettled += 1
-      return requests.acknowledge(first, name: name, durability: durability) { [self] outcome in
-        defer { unsettled -= 1 }
-        acknowledge(id, outcome)
-      }
+      let call = try openCall(id, request, engine: engine)
+      return join(first, name, id, request, call, requests, engine)
     }
     try checkRoom(engine)
     let call = try openCall(id, request, engine: engine)
     let partition = services.intake.partition(forKey: request.key, of: engine)
-    let (own, companion) = requests.begin(name, call: call?.id, fingerprint: fingerprint, partition: partition)
+    // Its deadline counts from now, however long it takes to find out whether it is the first.
     let event = event(
-      request, engine: engine, slot: slot, replyAddress: call.map { _ in requests.address(of: own) })
+      request, engine: engine, slot: slot, replyAddress: call.map { requests.address(of: $0.id) })
+    guard requests.needsClaims else {
+      let (own, companion) = requests.begin(name, call: call?.id, fingerprint: fingerprint, partition: partition)
+      return add(event, id, request, call, own, companion, partition, requests, engine)
+    }
     unsettled += 1
-    services.intake.add(event, to: engine, partition: partition, durability: durability, companion: companion) {
-      [self] outcome in
+    requests.claim(name, call: call?.id, fingerprint: fingerprint, partition: partition) { [self] decision in
+      defer {
+        unsettled -= 1
+        withExtendedLifetime(body) {}
+      }
+      switch decision {
+      case .append(let own, let companion):
+        add(event, id, request, call, own, companion, partition, requests, engine)
+      case .failed(let error): answer(id, call, .failure(error))
+      case .isRepeat:
+        do throws(StatusError) {
+          guard let first = try requests.first(name, fingerprint: fingerprint, isBlocking: request.isBlocking) else {
+            throw StatusError(.unavailable, "the first request is just being forgotten", ran: .unknown)
+          }
+          join(first, name, id, request, call, requests, engine)
+        } catch {
+          answer(id, call, .failure(error))
+        }
+      }
+    }
+  }
+
+  /// Answers a request as the first of its name is answered.
+  private func join(
+    _ first: CorrelationID, _ name: ByteSlice, _ id: UInt64, _ request: ExecRequest, _ call: OpenCall?,
+    _ requests: RequestTable, _ engine: ApplicationEngine
+  ) {
+    if let call {
+      call.isRepeat = true
+      return requests.follow(first, by: call.id)
+    }
+    unsettled += 1
+    requests.acknowledge(first, name: name, durability: durability(of: request, engine)) { [self] outcome in
+      defer { unsettled -= 1 }
+      acknowledge(id, outcome)
+    }
+  }
+
+  /// Appends the event of a request that is the first of its name.
+  private func add(
+    _ event: Intake.Event, _ id: UInt64, _ request: ExecRequest, _ call: OpenCall?, _ own: CorrelationID,
+    _ companion: Intake.Companion, _ partition: Int32, _ requests: RequestTable, _ engine: ApplicationEngine
+  ) {
+    unsettled += 1
+    services.intake.add(
+      event, to: engine, partition: partition, durability: durability(of: request, engine), companion: companion
+    ) { [self] outcome in
       defer { unsettled -= 1 }
       requests.placed(own, outcome)
       answer(id, call, outcome)

@@ -3,11 +3,21 @@ internal import GrapeCore
 internal import GrapeWire
 
 /// What is remembered of a request with an idempotency key as it is taken: a record of `APP.requests` in the commit of the event
-/// itself (docs/data-format.md, Requests).
+/// itself; where several nodes share the log, another one before it (docs/data-format.md, Requests).
 struct RequestMarker: Hashable {
+  enum Kind: UInt8 {
+    /// The event is in the same commit.
+    case placed = 0
+    /// The event is to come, if no other claim to the name stands before this one.
+    case claim = 1
+    /// The event of the claim with this id will not come.
+    case release = 2
+  }
+
   /// Names the request: replies carry it as their key.
   var id: CorrelationID
   var isBlocking: Bool
+  var kind = Kind.placed
   /// Of the event's key and data.
   var fingerprint: UInt64
   var partition: Int32
@@ -16,6 +26,13 @@ struct RequestMarker: Hashable {
 
   private static let version: UInt8 = 1
   private static let size = 38
+
+  /// The same, as a record of another kind.
+  func with(_ kind: Kind) -> RequestMarker {
+    var marker = self
+    marker.kind = kind
+    return marker
+  }
 
   init(id: CorrelationID, isBlocking: Bool, fingerprint: UInt64, partition: Int32, offsetBound: Int64) {
     self.id = id
@@ -30,7 +47,12 @@ struct RequestMarker: Hashable {
     var reader = ByteReader(value)
     let version = try reader.u8()
     guard version == Self.version else { throw WireError(.unsupported, "request marker of version \(version)") }
-    isBlocking = try reader.u8() & 1 != 0
+    let flags = try reader.u8()
+    isBlocking = flags & 1 != 0
+    guard let kind = Kind(rawValue: flags >> 1) else {
+      throw WireError(.unsupported, "request marker of kind \(flags >> 1)")
+    }
+    self.kind = kind
     fingerprint = try reader.u64()
     partition = try reader.i32()
     offsetBound = try reader.i64()
@@ -44,7 +66,7 @@ struct RequestMarker: Hashable {
   var encoded: ByteSlice {
     var writer = ByteWriter(capacity: Self.size)
     writer.u8(Self.version)
-    writer.u8(isBlocking ? 1 : 0)
+    writer.u8(kind.rawValue << 1 | (isBlocking ? 1 : 0))
     writer.u64(fingerprint)
     writer.i32(partition)
     writer.i64(offsetBound)
