@@ -1,10 +1,11 @@
 """What `grape stats` says is so."""
 
+import re
 import time
 import unittest
 
 import wire
-from node import DEADLINE, ON_KAFKA, RELAY, RELAY_SLOTS, EndToEnd
+from node import DEADLINE, ON_KAFKA, RELAY, RELAY_SLOTS, USAGE, EndToEnd
 
 TWO = """
     @app.on("a")
@@ -16,6 +17,9 @@ TWO = """
         if event.text == "later":
             raise Retry(delay=3600)
 """
+
+#: A sample of Prometheus' text format: name, labels, value.
+SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\]|\\.)*",?)+)\})? (-?[0-9.]+(?:e-?[0-9]+)?)')
 
 
 class Statistics(EndToEnd):
@@ -36,6 +40,37 @@ class Statistics(EndToEnd):
     def assert_age(self, milliseconds, seconds):
         self.assertGreaterEqual(milliseconds, seconds * 1000 - 1)
         self.assertLess(milliseconds, seconds * 1000 + 30_000)
+
+    def test_the_figures_come_in_the_text_format_of_prometheus(self):
+        self.node.deploy(self.python_app("two", TWO, ["a", "b"]))
+        with self.node.client() as client:
+            for number in range(7):
+                client.exec("two@a", b"%d" % number)
+            client.exec("two@b", b"later")
+        self.eventually(lambda: self.slots()[1]["a"]["processed"] == 7 and self.node.app_stats("two")["retries"] == 1, "all ran")
+        text = self.node.grape("stats", "--prometheus").text
+        types, samples = {}, {}
+        for line in text.splitlines(keepends=True):
+            self.assertTrue(line.endswith("\n"))
+            if line.startswith("# TYPE "):
+                _, _, name, kind = line.split()
+                self.assertNotIn(name, types, "each family is in one piece")
+                types[name] = kind
+            elif not line.startswith("# HELP "):
+                name, labels, value = SAMPLE.fullmatch(line.strip()).groups()
+                self.assertEqual(list(types)[-1], name, "samples follow their type")
+                self.assertNotIn((name, labels), samples)
+                samples[name, labels] = float(value)
+        self.assertEqual({kind for kind in types.values()}, {"counter", "gauge", "summary"})
+        for name, kind in types.items():
+            self.assertEqual(name.endswith("_total"), kind == "counter", name)
+        self.assertEqual(samples["grape_slot_events_processed_total", 'app="two",slot="a"'], 7)
+        self.assertEqual(samples["grape_slot_lag_events", 'app="two",slot="b"'], 1)
+        self.assertEqual(samples["grape_app_retries_total", 'app="two"'], 1)
+        self.assertEqual(samples["grape_app_running", 'app="two"'], 1)
+        self.assertGreater(samples["grape_slot_latency_seconds", 'app="two",slot="a",quantile="0.5"'], 0)
+        self.assertGreater(samples["grape_kafka_commits_total" if ON_KAFKA else "grape_log_commits_total", None], 0)
+        self.assertIn("--prometheus", self.node.grape("stats", "--prometheus", "--watch", expect=USAGE).err.decode())
 
     def test_lag_and_age_are_those_of_each_slot_and_survive_the_node(self):
         self.node.deploy(self.python_app("two", TWO, ["a", "b"]))

@@ -18,6 +18,7 @@ struct StatsCommand: NodeCommand {
         grape stats --watch
         grape stats --wait-idle --timeout 5m
         grape stats --json
+        grape stats --prometheus
       """)
 
   @Flag(help: "Redraw every second, with rates since the last drawing.") var watch = false
@@ -31,9 +32,11 @@ struct StatsCommand: NodeCommand {
     help: ArgumentHelp("Only this application; may be given several times.", valueName: "name"), transform: parseAppName
   )
   var app: [String] = []
+  @Flag(help: "Print the figures in the text format of Prometheus.") var prometheus = false
   @OptionGroup var options: NodeOptions
 
   func validate() throws {
+    if prometheus, watch || options.json { throw ValidationError("--prometheus does not go with --watch or --json") }
     if watch, waitIdle { throw ValidationError("--watch and --wait-idle do not go together") }
     if timeout != nil, !waitIdle { throw ValidationError("--timeout goes with --wait-idle") }
   }
@@ -42,6 +45,7 @@ struct StatsCommand: NodeCommand {
     if waitIdle { try IdleWait(node, apps: app, timeout: timeout ?? .seconds(3600)).run() }
     guard watch else {
       let stats = try read(node)
+      if prometheus { return Output.write(PrometheusText(stats).text) }
       return show(stats) { StatsReport($0, before: nil).lines }
     }
     var before: JSONValue?
