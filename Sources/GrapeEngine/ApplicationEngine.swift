@@ -129,16 +129,7 @@ public final class ApplicationEngine {
   public func start(
     stopped: Bool, awaitingGroup: Bool = false, completion: @escaping (Result<Void, LogError>) -> Void
   ) {
-    let count = Int(partitions)
-    lanes = (0..<partitions).map {
-      LaneStateMachine(partition: $0, start: nil, bounds: PartitionBounds(start: 0, end: 0))
-    }
-    tenures = [LaneTenure](repeating: LaneTenure(), count: count)
-    trails = [CommitTrail](repeating: CommitTrail(0), count: count)
-    backlogs = lanes.map { _ in LaneBacklog(first: 0, end: 0, slots: slotNames.count) }
-    stateGates = [StateGate](repeating: StateGate(), count: count)
-    offsetPacing = [OffsetPacing](repeating: OffsetPacing(), count: count)
-    chores = [LaneChores](repeating: LaneChores(position: 0), count: count)
+    makeLanes()
     whenStarted = { [self] result in
       if case .success = result {
         state = stopped ? .stopped : .running
@@ -150,9 +141,23 @@ public final class ApplicationEngine {
     join(awaitingGroup: awaitingGroup)
   }
 
-  /// Notes why it is not started: it is reported as failed.
+  private func makeLanes() {
+    let count = Int(partitions)
+    lanes = (0..<partitions).map {
+      LaneStateMachine(partition: $0, start: nil, bounds: PartitionBounds(start: 0, end: 0))
+    }
+    tenures = [LaneTenure](repeating: LaneTenure(), count: count)
+    trails = [CommitTrail](repeating: CommitTrail(0), count: count)
+    backlogs = lanes.map { _ in LaneBacklog(first: 0, end: 0, slots: slotNames.count) }
+    stateGates = [StateGate](repeating: StateGate(), count: count)
+    offsetPacing = [OffsetPacing](repeating: OffsetPacing(), count: count)
+    chores = [LaneChores](repeating: LaneChores(position: 0), count: count)
+  }
+
+  /// Notes why it is not started: it is reported as failed. As while it is loading, what others emit to it is counted, and nothing else happens.
   public func withhold(_ problem: String) {
-    precondition(state == .loading && lanes.isEmpty)
+    precondition(state == .loading && membership == nil)
+    if lanes.isEmpty { makeLanes() }
     if self.problem != problem { note("error", problem) }
     self.problem = problem
   }

@@ -283,8 +283,13 @@ class OnKafka(Configured):
         if "security.protocol" in self.cluster.settings:
             self.skipTest("topics are made by hand, which is done without TLS and passwords")
         node = self.serve("--config", self.config("n1"), data="n1")
-        for name in ("sick", "well"):
-            node.deploy(self.python_app(name, ECHO, ECHO_SLOTS))
+        node.deploy(self.python_app("sick", ECHO, ECHO_SLOTS))
+        node.deploy(self.python_app("well", ECHO + """
+    @app.on("pass-on")
+    def pass_on(event, context):
+        context.emit("sick@echo", event.value)
+        return b"passed on"
+        """, {**dict.fromkeys(ECHO_SLOTS, []), "pass-on": ["sick@echo"]}))
         self.assertEqual(node.grape("exec", "sick@echo", "--data", "before", "--block").text.strip(), "before")
         self.assertEqual(node.terminate(), 0)
         # Somebody makes one of its topics anew, wrong.
@@ -300,7 +305,9 @@ class OnKafka(Configured):
         self.assertIn("sick.dead has 7 partitions instead of 1", result.err.decode())
         self.assertIn("sick.dead has 7 partitions", node.grape("app", "start", "sick", expect=CONFLICT).err.decode())
         self.assertIn("sick.dead has 7 partitions", node.grape("stats").text)
-        # What others do goes on around it.
+        self.assertIn("unavailable", node.grape("state", "get", "sick", "x", expect=UNAVAILABLE).err.decode())
+        # What others do goes on around it, and what they emit to it waits.
+        self.assertEqual(node.grape("exec", "well@pass-on", "--data", "waiting", "--block").text.strip(), "passed on")
         node.deploy(self.python_app("third", ECHO, ECHO_SLOTS))
         node.grape("app", "restart", "well")
         node.grape("app", "stop", "sick")
@@ -310,6 +317,8 @@ class OnKafka(Configured):
         self.cluster.delete_topics(f"{self.namespace}sick.dead")
         self.assertEqual(node.grape("app", "start", "sick", "--json").json["state"], "running")
         self.assertEqual(node.grape("exec", "sick@echo", "--data", "after", "--block").text.strip(), "after")
+        node.wait_idle()
+        self.assertIn("waiting", node.grape("tail", "sick", "--from", "beginning", "--no-follow").text)
 
     def test_commands_on_the_logs_files_say_that_there_are_none(self):
         node = self.serve("--config", self.config("n1"), data="n1")

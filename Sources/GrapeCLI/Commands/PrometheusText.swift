@@ -38,7 +38,8 @@ struct PrometheusText {
 
   private mutating func addKafka(_ log: JSONValue) {
     add("grape_kafka_commits_total", .counter, "Commits that the cluster has taken.", log["commits"])
-    add("grape_kafka_commits_plain_total", .counter, "Those of them that went without a Kafka transaction.", log["plain"])
+    add(
+      "grape_kafka_commits_plain_total", .counter, "Those of them that went without a Kafka transaction.", log["plain"])
     add("grape_kafka_commits_refused_total", .counter, "Commits that failed.", log["refused"])
     for outcome in ["begun", "committed", "aborted"] {
       add(
@@ -77,16 +78,19 @@ struct PrometheusText {
     add(
       "grape_app_running", .gauge, "1 if the application takes events and its workers can be started.",
       .bool(state == "running"), label)
-    add("grape_app_failed", .gauge, "1 if something keeps the application from working.", .bool(state == "failed"), label)
+    add(
+      "grape_app_failed", .gauge, "1 if something keeps the application from working.", .bool(state == "failed"), label)
     add("grape_app_lag_events", .gauge, "Events that are not dealt with yet.", app["lag"], label)
     add(
-      "grape_app_oldest_event_age_seconds", .gauge, "Age of the oldest event that is not dealt with yet; 0: there is none.",
+      "grape_app_oldest_event_age_seconds", .gauge,
+      "Age of the oldest event that is not dealt with yet; 0: there is none.",
       app["oldestMs"], scale: 0.001, label)
     add("grape_app_dead_letters", .gauge, "Events set aside.", app["deadLetters"], label)
     add("grape_app_retries_total", .counter, "Events that were tried again.", app["retries"], label)
     for what in ["live", "starting", "busy"] {
       add(
-        "grape_app_workers", .gauge, "Worker processes: those that are ready, those of them at work, those being started.",
+        "grape_app_workers", .gauge,
+        "Worker processes: those that are ready, those of them at work, those being started.",
         app["workers"]?[what], label + [("state", what)])
     }
     add(
@@ -101,9 +105,13 @@ struct PrometheusText {
     for slot in app["slots"]?.array ?? [] { add(slot: slot, label + [("slot", slot["name"]?.string ?? "")]) }
     for partition in app["partitions"]?.array ?? [] {
       let label = label + [("partition", "\(partition["partition"]?.int ?? 0)")]
-      add("grape_partition_lag_events", .gauge, "Events of a partition that are not dealt with yet.", partition["lag"], label)
+      add(
+        "grape_partition_lag_events", .gauge, "Events of a partition that are not dealt with yet.", partition["lag"],
+        label)
       add("grape_partition_end_offset", .gauge, "The offset behind the last record.", partition["end"], label)
-      add("grape_partition_committed_offset", .gauge, "The offset up to which all is dealt with.", partition["committed"], label)
+      add(
+        "grape_partition_committed_offset", .gauge, "The offset up to which all is dealt with.", partition["committed"],
+        label)
     }
     for source in app["sources"]?.array ?? [] {
       let label = label + [("topic", source["topic"]?.string ?? "")]
@@ -117,7 +125,8 @@ struct PrometheusText {
   }
 
   private mutating func add(slot: JSONValue, _ label: [(String, String)]) {
-    add("grape_slot_events_processed_total", .counter, "Events that a handler has dealt with.", slot["processed"], label)
+    add(
+      "grape_slot_events_processed_total", .counter, "Events that a handler has dealt with.", slot["processed"], label)
     add("grape_slot_events_failed_total", .counter, "Events whose handler failed for good.", slot["failed"], label)
     add("grape_slot_lag_events", .gauge, "Events of a slot that are not dealt with yet.", slot["lag"], label)
     add(
