@@ -148,6 +148,29 @@ import Testing
     }
   }
 
+  @Test("a group goes on when other brokers become its coordinator")
+  func coordinatorMove() async throws {
+    try await withNodes(2) { cluster, logs in
+      cluster.createTopic("b")
+      let one = GroupProbe(logs[0], "g", ["a"])
+      let two = GroupProbe(logs[1], "g", ["a"])
+      await one.wait(forOwned: 2)
+      await two.wait(forOwned: 2)
+      for (round, broker) in ([1, 2, 3, 1] as [Int32]).enumerated() {
+        cluster.setCoordinator(broker, ofGroup: "g")
+        for partition in partitions {
+          let owner = logs[one.owned.contains(partition) ? 0 : 1]
+          #expect(await code(owner, commit(Int64(round) + 1, in: partition)) == nil)
+        }
+      }
+      #expect(one.lost.isEmpty && two.lost.isEmpty)
+      // Who left is missed at the new coordinator, too.
+      two.leave()
+      await one.wait(forOwned: 4)
+      #expect(one.faults + two.faults == [])
+    }
+  }
+
   @Test("a node that dies is replaced once its session has timed out")
   func killed() async throws {
     try await withNodes(1) { cluster, logs in

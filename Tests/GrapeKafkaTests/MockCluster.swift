@@ -40,6 +40,10 @@ final class MockCluster: @unchecked Sendable {
     rd_kafka_mock_coordinator_set(cluster, "transaction", id, broker)
   }
 
+  func setCoordinator(_ broker: Int32, ofGroup group: String) {
+    rd_kafka_mock_coordinator_set(cluster, "group", group, broker)
+  }
+
   func setDown(_ broker: Int32) { rd_kafka_mock_broker_set_down(cluster, broker) }
   func setUp(_ broker: Int32) { rd_kafka_mock_broker_set_up(cluster, broker) }
 
