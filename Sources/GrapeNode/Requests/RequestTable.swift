@@ -15,61 +15,35 @@ internal import Logging
 /// name in the topic is the request, whose event then comes with its marker as everywhere; all others are repeats of it.
 final class RequestTable {
   private let engine: ApplicationEngine
-  private let gate: CommitGate
-  private let reactor: Reactor
-  private let calls: CallTable
-  private let logger: Logger
-  private let place: TopicPartition
+  let gate: CommitGate
+  let reactor: Reactor
+  let calls: CallTable
+  let logger: Logger
+  let place: TopicPartition
   private var follower: TopicFollower!
-  private var index = RequestIndex()
+  var index = RequestIndex()
   private var random = RandomNumbers()
   /// What is remembered is still being read.
-  private var isLoading = true
+  var isLoading = true
   /// Calls that wait for replies to a request of somebody else.
-  private var waiting: [CorrelationID: [CorrelationID]] = [:]
+  var waiting: [CorrelationID: [CorrelationID]] = [:]
   /// Those who wait until a request is in the log.
-  private var whenPlaced: [CorrelationID: [Acknowledgement]] = [:]
+  var whenPlaced: [CorrelationID: [Acknowledgement]] = [:]
   /// This node's claims that were not read back yet.
-  private var claims: [CorrelationID: (since: Int64, decide: (Decision) -> Void)] = [:]
+  var claims: [CorrelationID: (since: Int64, decide: (Decision) -> Void)] = [:]
   /// When claims must have been read back, and when those that were read are void.
-  private var sent: ExpiryQueue<CorrelationID>!
-  private var held: ExpiryQueue<CorrelationID>!
+  var sent: ExpiryQueue<CorrelationID>!
+  var held: ExpiryQueue<CorrelationID>!
   /// This node's claims of an earlier life that were read and have come to nothing yet.
-  private var inherited: [CorrelationID] = []
+  var inherited: [CorrelationID] = []
   /// nil: no other node takes requests, nothing is claimed.
-  private let policy: ClaimPolicy?
+  let policy: ClaimPolicy?
   /// An event must be handed to the log within so long after its claim was, milliseconds: much less than `ClaimPolicy.time`, which has the commit's time in it, too.
   static let appendTime: Int64 = 30_000
   /// Repeats that were recognised since the node started.
   private(set) var repeats = 0
 
-  struct ClaimPolicy {
-    /// This node's name.
-    var node: String
-    /// Tells this process apart from others that have this name, earlier.
-    var life: UInt64
-    /// How long a claim may keep others from the name, milliseconds.
-    var time: Int64
-
-    /// Of this process's claims.
-    var header: [UInt8] { Array("\(node)/\(String(life, radix: 36))".utf8) }
-
-    /// Whether a claim with such a header is of an earlier process.
-    func isInherited(_ header: UnsafeRawBufferPointer) -> Bool {
-      header.starts(with: "\(node)/".utf8) && !header.elementsEqual(self.header)
-    }
-  }
-
-  /// What a claim has come to.
-  enum Decision {
-    /// It is the first: its event is to be appended, with this. `placed` must follow.
-    case append(CorrelationID, Intake.Companion)
-    /// Another one was first; `first` finds it.
-    case isRepeat
-    case failed(StatusError)
-  }
-
-  private struct Acknowledgement {
+  struct Acknowledgement {
     var name: ByteSlice
     var durability: Durability
     var completion: (Intake.Outcome) -> Void
@@ -77,6 +51,8 @@ final class RequestTable {
 
   /// Read at a time for a repeat.
   private static let readBytes = 256 * 1024
+  /// How long an event may be invisible after its marker is seen, milliseconds.
+  private static let visibilityTime: Int64 = 10_000
   /// An event is looked for in so much of its partition.
   private static let searchBytes = 64 * 1024 * 1024
 
@@ -100,7 +76,7 @@ final class RequestTable {
     held = ExpiryQueue(reactor) { [unowned self] in void($0) }
   }
 
-  private var window: Profile.Idempotency { engine.deployment.profile.idempotency }
+  var window: Profile.Idempotency { engine.deployment.profile.idempotency }
 
   /// Requests that are remembered.
   var count: Int { index.count }
@@ -130,12 +106,6 @@ final class RequestTable {
     inherited = []
   }
 
-  /// A claim of the process that had this node's name before. What that had under way was rolled back, or is in the log, when this one opened the log: nothing more
-  /// comes of it. (A marker that is not visible yet stands before the release.)
-  private func release(inherited id: CorrelationID) {
-    if index.entry(id)?.claim != nil { release(id) }
-  }
-
   func close() {
     follower.close()
     let open = claims
@@ -143,7 +113,7 @@ final class RequestTable {
     for claim in open.values { claim.decide(.failed(StatusError(.unavailable, "the node is stopping", ran: .never))) }
   }
 
-  private var clock: Int64 { grape_monotonic_ns() / 1_000_000 }
+  var clock: Int64 { grape_monotonic_ns() / 1_000_000 }
 
   // MARK: Requests
 
@@ -182,26 +152,7 @@ final class RequestTable {
     return (marker.id, companion(name, marker))
   }
 
-  /// Whether requests must be claimed instead of begun: others may take them, too.
-  var needsClaims: Bool { policy != nil }
-
-  /// Finds out whether a request is the first of its name wherever requests are taken; `decide` is called once.
-  func claim(
-    _ name: ByteSlice, call: CorrelationID?, fingerprint: UInt64, partition: Int32,
-    decide: @escaping (Decision) -> Void
-  ) {
-    let forfeited = index.find(name, now: grape_realtime_ms(), window: window)?.marker.id
-    let marker = remember(name, call, fingerprint, partition, claim: .sent)
-    if let forfeited { hand(forfeited, to: marker.id) }
-    claims[marker.id] = (clock, decide)
-    sent.add(marker.id, due: clock + Self.appendTime)
-    append(name, marker.with(.claim), durability: .disk, time: grape_realtime_ms()) { [self] result in
-      // The topic's order decides, so nothing is known before it was read there.
-      if case .failure(let error) = result { giveUp(marker.id, error.message) }
-    }
-  }
-
-  private func remember(
+  func remember(
     _ name: ByteSlice, _ call: CorrelationID?, _ fingerprint: UInt64, _ partition: Int32, claim: RequestIndex.Claim?
   ) -> RequestMarker {
     let marker = RequestMarker(
@@ -213,40 +164,14 @@ final class RequestTable {
     return marker
   }
 
-  /// A claim came to nothing; whether it stands in the topic or not, its event will not be appended.
-  private func giveUp(_ id: CorrelationID, _ why: String) {
-    guard let claim = claims.removeValue(forKey: id) else { return }
-    let error = StatusError(.unavailable, "the request was not taken: \(why)", ran: .never)
-    release(id)
-    fail(id, error)
-    claim.decide(.failed(error))
-  }
-
-  /// Tells the other nodes that a claim's event will not come, so that they need not wait until its time is over.
-  private func release(_ id: CorrelationID) {
-    guard policy != nil, let name = index.name(id), let entry = index.entry(id) else { return }
-    append(name, entry.marker.with(.release), durability: .disk, time: entry.time) { [logger, place] result in
-      guard case .failure(let error) = result, error.code != .closed else { return }
-      logger.warning(
-        "an idempotency key stays taken for a while", metadata: ["topic": "\(place)", "error": "\(error)"])
-    }
-  }
-
   /// Forgets a request, and tells those who wait for it.
-  private func fail(_ id: CorrelationID, _ error: StatusError) {
+  func fail(_ id: CorrelationID, _ error: StatusError) {
     index.remove(id)
     for call in waiting.removeValue(forKey: id) ?? [] { calls.fail(call, error) }
     for waiter in whenPlaced.removeValue(forKey: id) ?? [] { waiter.completion(.failure(error)) }
   }
 
-  /// Those who wait for a request wait for the one that has taken its place.
-  private func hand(_ id: CorrelationID, to other: CorrelationID) {
-    if let calls = waiting.removeValue(forKey: id) { waiting[other, default: []] += calls }
-    if let waiters = whenPlaced.removeValue(forKey: id) { whenPlaced[other, default: []] += waiters }
-    claims.removeValue(forKey: id)?.decide(.isRepeat)
-  }
-
-  private func companion(_ name: ByteSlice, _ marker: RequestMarker) -> Intake.Companion {
+  func companion(_ name: ByteSlice, _ marker: RequestMarker) -> Intake.Companion {
     .init(topic: place.topic, key: name, value: marker.encoded)
   }
 
@@ -325,7 +250,7 @@ final class RequestTable {
   }
 
   /// Writes a record about a request.
-  private func append(
+  func append(
     _ name: ByteSlice, _ marker: RequestMarker, durability: Durability, time: Int64,
     completion: @escaping (Result<CommitReceipt, LogError>) -> Void
   ) {
@@ -353,22 +278,33 @@ final class RequestTable {
     }
     if let offset = entry.offset { return answer(offset) }
     guard let (event, key) = IdempotencyKey.split(name) else { return answer(-1) }
-    search(entry.marker, event, key, from: entry.marker.offsetBound, budget: Self.searchBytes) { [self] offset in
+    // Where others take requests, too, a commit can be seen in one topic a moment earlier than in another.
+    let deadline = needsClaims ? clock + Self.visibilityTime : clock
+    search(
+      entry.marker, event, key, from: entry.marker.offsetBound, budget: Self.searchBytes, until: deadline
+    ) { [self] offset in
       if let offset { index.update(entry.marker.id) { $0.offset = offset } }
       answer(offset ?? -1)
     }
   }
 
-  /// Looks for a request's event in its partition; nil: it is not kept any more.
+  /// Looks for a request's event in its partition, and waits for it until `deadline` if it is not there; nil: it is not kept any more.
   private func search(
     _ marker: RequestMarker, _ event: ByteSlice, _ key: ByteSlice, from offset: Int64, budget: Int,
-    _ completion: @escaping (Int64?) -> Void
+    until deadline: Int64, _ completion: @escaping (Int64?) -> Void
   ) {
     let partition = TopicPartition(engine.topic, marker.partition)
     gate.log.read(
       partition, from: offset, maxBytes: Self.readBytes,
       completion: reactor.completion { [self] result in
-        guard case .success(let read) = result, let last = read.batches.last else { return completion(nil) }
+        guard case .success(let read) = result else { return completion(nil) }
+        guard let last = read.batches.last else {
+          let end = max(offset, read.bounds.end)
+          return whenAvailable(partition, after: end, until: deadline) { [self] isThere in
+            guard isThere else { return completion(nil) }
+            search(marker, event, key, from: end, budget: budget, until: deadline, completion)
+          }
+        }
         var bytes = 0
         do throws(WireError) {
           for batch in read.batches {
@@ -383,8 +319,29 @@ final class RequestTable {
           logger.warning("an event cannot be read", metadata: ["topic": "\(partition)", "error": "\(error)"])
         }
         guard bytes < budget else { return completion(nil) }
-        search(marker, event, key, from: last.lastOffset + 1, budget: budget - bytes, completion)
+        search(
+          marker, event, key, from: last.lastOffset + 1, budget: budget - bytes, until: deadline, completion)
       })
+  }
+
+  /// Waits for a partition to go on. False: it did not in time.
+  private func whenAvailable(
+    _ partition: TopicPartition, after offset: Int64, until deadline: Int64, _ completion: @escaping (Bool) -> Void
+  ) {
+    let left = deadline - clock
+    guard left > 0 else { return completion(false) }
+    var isAnswered = false
+    let answer: (Bool) -> Void = { isThere in
+      guard !isAnswered else { return }
+      isAnswered = true
+      completion(isThere)
+    }
+    let fired = reactor.completion { (_: Void) in answer(true) }
+    let watch = gate.log.whenAvailable(partition, after: offset) { fired(()) }
+    reactor.schedule(after: left * 1_000_000) { [gate] in
+      gate.log.cancelWatch(watch)
+      answer(false)
+    }
   }
 
   /// Gives a call the replies of a request, those that were and those to come.
@@ -463,37 +420,6 @@ final class RequestTable {
       name, entry, isLoading: isLoading, now: grape_realtime_ms(), window: window)
     if case .superseded(let other) = reading { hand(other, to: marker.id) }
     if index.entry(marker.id)?.claim == nil { tellPlaced(marker.id) }
-  }
-
-  private func takeClaim(_ name: ByteSlice, _ marker: RequestMarker, _ placed: PlacedRecord) {
-    let until = clock + (policy?.time ?? 0)
-    let entry = RequestIndex.Entry(marker.with(.placed), time: placed.timestamp, claim: .held(until: until))
-    switch index.readClaim(name, entry, clock: clock, now: grape_realtime_ms(), window: window) {
-    case .won:
-      guard let claim = claims[marker.id] else { return release(marker.id) }
-      if clock - claim.since >= Self.appendTime { return giveUp(marker.id, "the log took too long to take its claim") }
-      claims[marker.id] = nil
-      claim.decide(.append(marker.id, companion(name, index.entry(marker.id)?.marker ?? marker.with(.placed))))
-    case .superseded(let other):
-      hand(other, to: marker.id)
-      hold(marker.id, until)
-    case .noted: hold(marker.id, until)
-    }
-  }
-
-  private func hold(_ id: CorrelationID, _ until: Int64) {
-    if index.entry(id)?.claim != nil { held.add(id, due: until) }
-  }
-
-  /// A claim's time is over, unless others have put it off.
-  private func void(_ id: CorrelationID) {
-    guard let entry = index.entry(id), case .held(let until) = entry.claim else { return }
-    if until > clock { return held.add(id, due: until) }
-    fail(
-      id,
-      StatusError(
-        .unavailable, "the node that took the first request did not get it into the log; it may be sent again",
-        ran: .never))
   }
 
   private func replied(_ id: CorrelationID, _ reply: CallTable.Reply, _ offset: Int64) {
