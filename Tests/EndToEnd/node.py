@@ -27,6 +27,10 @@ from protocol_client import Client
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 
+# A background job of a script ignores SIGINT, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: What the command line's exit codes mean.
 OK, FAILURE, USAGE, BAD_INPUT, NO_INPUT, UNREACHABLE, INTERNAL = 0, 1, 64, 65, 66, 69, 70
 HANDLER_ERROR, NO_SUCH_APP, NO_SUCH_SLOT, QUEUE_FULL, DEADLINE, TOO_LARGE = 10, 11, 12, 13, 14, 15
