@@ -111,7 +111,7 @@ import Testing
   /// Against a list that is searched from its end.
   @Test(arguments: [1, 2, 3, 4, 5] as [UInt64])
   func randomRequestsAreRememberedAsAListWould(seed: UInt64) {
-    var random = SplitMix(seed)
+    var random = SplitMix(state: seed)
     var index = RequestIndex()
     var list: [(name: UInt64, id: UInt64, time: Int64)] = []
     let window = Profile.Idempotency(window: .milliseconds(500), keys: 20)
@@ -136,16 +136,17 @@ import Testing
       }
     }
   }
+}
 
-  private struct SplitMix {
-    var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-      state &+= 0x9e37_79b9_7f4a_7c15
-      var mixed = state
-      mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-      mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-      return mixed ^ (mixed >> 31)
-    }
+/// Random numbers that a seed repeats.
+struct SplitMix: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var mixed = state
+    mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
+    return mixed ^ (mixed >> 31)
   }
 }

@@ -64,7 +64,7 @@ extension RequestTable {
 
   /// Tells the other nodes that a claim's event will not come, so that they need not wait until its time is over.
   func release(_ id: CorrelationID) {
-    guard policy != nil, let name = index.name(id), let entry = index.entry(id) else { return }
+    guard let name = index.name(id), let entry = index.entry(id), entry.claim != nil else { return }
     append(name, entry.marker.with(.release), durability: .disk, time: entry.time) { [logger, place] result in
       guard case .failure(let error) = result, error.code != .closed else { return }
       logger.warning(
@@ -108,11 +108,5 @@ extension RequestTable {
       StatusError(
         .unavailable, "the node that took the first request did not get it into the log; it may be sent again",
         ran: .never))
-  }
-
-  /// A claim of the process that had this node's name before. What that had under way was rolled back, or is in the log, when this one opened the log: nothing more
-  /// comes of it. (A marker that is not visible yet stands before the release.)
-  func release(inherited id: CorrelationID) {
-    if index.entry(id)?.claim != nil { release(id) }
   }
 }

@@ -102,7 +102,9 @@ final class RequestTable {
 
   private func loaded() {
     isLoading = false
-    for id in inherited { release(inherited: id) }
+    // What the process before this one had under way was rolled back, or is in the log, when this one opened the log: nothing more comes of its claims. (A
+    // marker that is not visible yet stands before the release.)
+    for id in inherited { release(id) }
     inherited = []
   }
 
@@ -405,7 +407,7 @@ final class RequestTable {
     case .claim:
       takeClaim(name, marker, placed)
       guard let policy, let node = try record.claimingNode, policy.isInherited(node) else { return }
-      if isLoading { inherited.append(marker.id) } else { release(inherited: marker.id) }
+      if isLoading { inherited.append(marker.id) } else { release(marker.id) }
     case .release:
       guard let entry = index.entry(marker.id), entry.claim != nil else { return }
       fail(marker.id, StatusError(.unavailable, "the first request came to nothing; it may be sent again", ran: .never))
