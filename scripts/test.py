@@ -18,7 +18,7 @@ And one that runs only where it is named:
   e2e-kafka-all  all of Tests/EndToEnd with nodes on Kafka
 
 Of a part that succeeds one line is shown; of one that fails what it said. Everything said is kept in .build/test-logs.
-The last line is "N passed, N failed", also in the file summary there. A part that cannot run, or does not end in time,
+What failed is named once more at the end. The last line is "N passed, N failed", also in the file summary there. A part that cannot run, or does not end in time,
 counts as one failure.
 Exit code: 0 if nothing failed, 1 otherwise.
 """
@@ -160,6 +160,8 @@ class Tests:
     def __init__(self, verbose: bool, grape: Optional[pathlib.Path]) -> None:
         self.verbose = verbose
         self.given_grape = grape
+        #: What failed, in the words of its log.
+        self.failures: list[str] = []
 
     # What the parts need
 
@@ -228,6 +230,7 @@ class Tests:
         count = sum((count_xunit(path) for path in reports if path.exists()), Count())
         if step.code != 0:
             step.show(re.compile(r"✘|^\S*: error:|^error:"), tail=40)
+            self.note(name, step, re.compile(r"✘.*(recorded an issue|exceeded)"))
             if count.failed == 0:
                 print(f"   swift test ended with exit code {step.code}")
                 count += Count(failed=1)
@@ -269,7 +272,12 @@ class Tests:
         if step.code == 0:
             return Count(passed=1)
         step.show()
+        self.failures.append(name)
         return Count(failed=1)
+
+    def note(self, name: str, step: Step, interesting: re.Pattern[str]) -> None:
+        if not self.verbose:
+            self.failures += [f"{name}: {line.strip()[:300]}" for line in step.text.splitlines() if interesting.search(line)][:20]
 
     def unittests(
         self, name: str, python: Sequence[Word], folder: pathlib.Path, environment: dict[str, str],
@@ -284,6 +292,7 @@ class Tests:
             count = Count(count.passed, count.failed + count.skipped)
         if step.code != 0 or count.failed:
             step.show(re.compile(r"^(FAIL|ERROR): "))
+            self.note(name, step, re.compile(r"^(FAIL|ERROR): |^\w*(Error|Exception)\b"))
             count.failed = max(count.failed, 1)
         return count
 
@@ -344,9 +353,13 @@ def main() -> int:
         print(f"== {name} ({what}): {count} in {time.monotonic() - part_started:.0f} s", flush=True)
         total += count
     print(f"\n{time.monotonic() - started:.0f} s in all", flush=True)
+    told = [f"failed: {failure}" for failure in tests.failures]
+    for line in told:
+        print(line, flush=True)
     summary = f"{total.passed} passed, {total.failed} failed"
     LOGS.mkdir(parents=True, exist_ok=True)
     (LOGS / "summary").write_text(summary + "\n")
+    (LOGS / "failures").write_text("".join(f"{line}\n" for line in told))
     print(summary, flush=True)
     return 1 if total.failed else 0
 

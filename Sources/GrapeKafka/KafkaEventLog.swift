@@ -112,9 +112,10 @@ public final class KafkaEventLog: EventLog {
 
   public func deleteTopic(_ name: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
     adminLane.answer(completion) { [self] () throws(LogError) in
+      let partitions = try directory.refresh(name, timeout: configuration.requestTimeout)?.partitions ?? 0
       try admin.deleteTopic(directory.clusterName(name))
       try settle(name, partitions: nil)
-      try forgetOffsets(of: directory.clusterName(name))
+      try forgetOffsets(of: directory.clusterName(name), partitions)
       committer.forget(topic: name)
       reader.ask(.deleted(topic: name))
     }
@@ -132,10 +133,10 @@ public final class KafkaEventLog: EventLog {
   }
 
   /// Apache Kafka does this by itself, later; not every broker does.
-  private func forgetOffsets(of clusterName: String) throws(LogError) {
+  private func forgetOffsets(of clusterName: String, _ partitions: Int32) throws(LogError) {
     for group in try admin.groups() where group.hasPrefix(configuration.namespace) {
-      let offsets = try admin.offsets(of: group).filter { $0.topic == clusterName }
-      if !offsets.isEmpty { try admin.deleteOffsets(of: group, offsets) }
+      let offsets = try groupOffsets(group).get(in: (0..<partitions).map { TopicPartition(clusterName, $0) })
+      if !offsets.isEmpty { try groupOffsets(group).delete(offsets) }
     }
   }
 
@@ -251,7 +252,10 @@ public final class KafkaEventLog: EventLog {
     adminLane.answer(completion) { [self] () throws(LogError) in
       let reading = committer.memory.reading(group)
       var offsets: [TopicPartition: CommittedOffset] = [:]
-      for found in try admin.offsets(of: configuration.namespace + group) {
+      let partitions = try directory.all().flatMap { topic, count in
+        (0..<count).map { TopicPartition(directory.clusterName(topic), $0) }
+      }
+      for found in try groupOffsets(configuration.namespace + group).get(in: partitions) {
         guard let topic = directory.ownName(found.topic) else { continue }
         offsets[TopicPartition(topic, found.partition)] = CommittedOffset(
           offset: found.offset, metadata: OffsetMetadata.decode(found.metadata))
@@ -261,9 +265,13 @@ public final class KafkaEventLog: EventLog {
     }
   }
 
+  private func groupOffsets(_ clusterName: String) throws(LogError) -> GroupOffsets {
+    try GroupOffsets(configuration, of: clusterName, timeout: configuration.requestTimeout)
+  }
+
   public func deleteGroup(_ group: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
     adminLane.answer(completion) { [self] () throws(LogError) in
-      try admin.deleteGroup(configuration.namespace + group)
+      try groupOffsets(configuration.namespace + group).deleteGroup()
       committer.memory.forget(group: group)
     }
   }

@@ -9,13 +9,14 @@ import Testing
   private let second = TopicPartition("a", 1)
 
   private func withCluster(
-    commitTimeout: Int = 20_000, settings: [String: String] = [:],
+    commitTimeout: Int = 20_000, requestTimeout: Int? = nil, settings: [String: String] = [:],
     _ body: (MockCluster, KafkaEventLog) async throws -> Void
   ) async throws {
     let cluster = try MockCluster()
     cluster.createTopic("a")
     var configuration = cluster.configuration(commitTimeout: commitTimeout)
     configuration.settings.merge(settings) { $1 }
+    if let requestTimeout { configuration.requestTimeout = requestTimeout }
     let log = try KafkaEventLog(configuration)
     do {
       try await body(cluster, log)
@@ -115,6 +116,33 @@ import Testing
       }
       #expect(last == nil)
       #expect(try await values(log, first).last == "after")
+    }
+  }
+
+  @Test("questions that nobody answered in time do no harm when brokers are back")
+  func unanswered() async throws {
+    try await withCluster(requestTimeout: 2_000) { cluster, log in
+      for broker: Int32 in 1...3 { cluster.setDown(broker) }
+      for _ in 0..<2 {
+        let error = await #expect(throws: LogError.self) { _ = try await log.committedOffsets(group: "g") }
+        #expect(error?.code == .busy, "\(error.map { "\($0)" } ?? "")")
+      }
+      let error = await #expect(throws: LogError.self) { try await log.deleteGroup("g") }
+      #expect(error?.code == .busy, "\(error.map { "\($0)" } ?? "")")
+      for broker: Int32 in 1...3 { cluster.setUp(broker) }
+      // librdkafka has connected to all of them, and gone through what waited for that, when each has answered.
+      var last: LogError?
+      for _ in 0..<20 {
+        do throws(LogError) {
+          _ = try await log.committedOffsets(group: "g")
+          try await log.commit(transaction("after", plain: false))
+          last = nil
+          break
+        } catch {
+          last = error
+        }
+      }
+      #expect(last == nil, "\(last.map { "\($0)" } ?? "")")
     }
   }
 

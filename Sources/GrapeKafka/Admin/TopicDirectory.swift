@@ -29,6 +29,11 @@ final class TopicDirectory: Sendable {
     (isExternal(topic) ? configuration.externalNamespace : configuration.namespace) + topic
   }
 
+  /// The partition, by its topic's name on the cluster.
+  func clusterName(_ partition: TopicPartition) -> TopicPartition {
+    TopicPartition(clusterName(partition.topic), partition.partition)
+  }
+
   private func isExternal(_ topic: String) -> Bool { configuration.isExternal?(topic) ?? false }
 
   /// The name without the namespace; nil for topics that are not seen: those of other namespaces.

@@ -121,17 +121,19 @@ extension Committer {
     }
     for name in Set(commits.map(\.group)) {
       var found: [GroupOffset]?
+      let partitions = commits.filter { $0.group == name }.map { directory.clusterName($0.partition) }
       while found == nil, MonotonicClock.now < until() {
         do throws(LogError) {
-          found = try admin.offsets(of: configuration.namespace + name)
+          found = try GroupOffsets(configuration, of: configuration.namespace + name, timeout: 2_000).get(
+            in: partitions)
         } catch {
           guard error.code == .busy else { return false }
           queue.closing.wait(until: MonotonicClock.after(milliseconds: Self.longestPause))
         }
       }
       for commit in commits where commit.group == name {
-        let topic = directory.clusterName(commit.partition.topic)
-        let offset = found?.first { $0.topic == topic && $0.partition == commit.partition.partition }?.offset
+        let place = directory.clusterName(commit.partition)
+        let offset = found?.first { $0.topic == place.topic && $0.partition == place.partition }?.offset
         if let offset, offset == commit.previous { return true }
       }
     }

@@ -9,7 +9,6 @@ final class Committer: @unchecked Sendable {
   let queue: CommitQueue
   let configuration: KafkaConfiguration
   let directory: TopicDirectory
-  let admin: KafkaAdmin
   let answers: CommitAnswers
   let ownership: GroupOwnership
   let memory: OffsetMemory
@@ -36,7 +35,6 @@ final class Committer: @unchecked Sendable {
     self.meters = meters
     self.configuration = configuration
     self.directory = directory
-    admin = KafkaAdmin(client: queries.client, timeout: configuration.requestTimeout)
     answers = CommitAnswers(queries, limit: configuration.waitingTransactions, log: configuration.log)
     queue = CommitQueue(limitBytes: configuration.waitingBytes, limitCount: configuration.waitingTransactions)
     transactional = try TransactionalProducer(configuration)
