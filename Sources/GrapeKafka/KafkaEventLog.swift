@@ -252,10 +252,7 @@ public final class KafkaEventLog: EventLog {
     adminLane.answer(completion) { [self] () throws(LogError) in
       let reading = committer.memory.reading(group)
       var offsets: [TopicPartition: CommittedOffset] = [:]
-      let partitions = try directory.all().flatMap { topic, count in
-        (0..<count).map { TopicPartition(directory.clusterName(topic), $0) }
-      }
-      for found in try groupOffsets(configuration.namespace + group).get(in: partitions) {
+      for found in try groupOffsets(configuration.namespace + group).get(in: places(of: group)) {
         guard let topic = directory.ownName(found.topic) else { continue }
         offsets[TopicPartition(topic, found.partition)] = CommittedOffset(
           offset: found.offset, metadata: OffsetMetadata.decode(found.metadata))
@@ -263,6 +260,19 @@ public final class KafkaEventLog: EventLog {
       committer.memory.read(group, offsets, since: reading, horizon: committer.queue.lastNumber)
       return offsets
     }
+  }
+
+  /// Where a group may have committed something, by names on the cluster. A broker that has just been started may not know all topics yet, so
+  /// that those known before, and what this node has of the group, are not left to it.
+  private func places(of group: String) throws(LogError) -> Set<TopicPartition> {
+    var topics = directory.known
+    topics.merge(try directory.all()) { max($0, $1) }
+    var places = Set(committer.ownership.owned(in: group).map { directory.clusterName($0) })
+    for (topic, count) in topics {
+      let name = directory.clusterName(topic)
+      for number in 0..<count { places.insert(TopicPartition(name, number)) }
+    }
+    return places
   }
 
   private func groupOffsets(_ clusterName: String) throws(LogError) -> GroupOffsets {

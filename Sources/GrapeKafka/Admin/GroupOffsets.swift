@@ -47,6 +47,8 @@ struct GroupOffsets {
     var offsets: [GroupOffset] = []
     for place in 0..<Int(list.pointer.pointee.cnt) {
       let entry = list.pointer.pointee.elems[place]
+      // Deleted meanwhile.
+      if KafkaError.kind(entry.err) == .noSuchTopic { continue }
       guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError.log(entry.err, doing) }
       guard entry.offset >= 0 else { continue }
       let metadata = UnsafeRawBufferPointer(start: entry.metadata, count: entry.metadata_size)
