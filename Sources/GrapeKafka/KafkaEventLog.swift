@@ -112,10 +112,9 @@ public final class KafkaEventLog: EventLog {
 
   public func deleteTopic(_ name: String, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
     adminLane.answer(completion) { [self] () throws(LogError) in
-      let partitions = try directory.refresh(name, timeout: configuration.requestTimeout)?.partitions ?? 0
       try admin.deleteTopic(directory.clusterName(name))
       try settle(name, partitions: nil)
-      try forgetOffsets(of: directory.clusterName(name), partitions)
+      try forgetOffsets(of: directory.clusterName(name))
       committer.forget(topic: name)
       reader.ask(.deleted(topic: name))
     }
@@ -133,9 +132,9 @@ public final class KafkaEventLog: EventLog {
   }
 
   /// Apache Kafka does this by itself, later; not every broker does.
-  private func forgetOffsets(of clusterName: String, _ partitions: Int32) throws(LogError) {
+  private func forgetOffsets(of clusterName: String) throws(LogError) {
     for group in try admin.groups() where group.hasPrefix(configuration.namespace) {
-      let offsets = try groupOffsets(group).get(in: (0..<partitions).map { TopicPartition(clusterName, $0) })
+      let offsets = try groupOffsets(group).get().filter { $0.topic == clusterName }
       if !offsets.isEmpty { try groupOffsets(group).delete(offsets) }
     }
   }
@@ -252,7 +251,7 @@ public final class KafkaEventLog: EventLog {
     adminLane.answer(completion) { [self] () throws(LogError) in
       let reading = committer.memory.reading(group)
       var offsets: [TopicPartition: CommittedOffset] = [:]
-      for found in try groupOffsets(configuration.namespace + group).get(in: places(of: group)) {
+      for found in try groupOffsets(configuration.namespace + group).get() {
         guard let topic = directory.ownName(found.topic) else { continue }
         offsets[TopicPartition(topic, found.partition)] = CommittedOffset(
           offset: found.offset, metadata: OffsetMetadata.decode(found.metadata))
@@ -260,19 +259,6 @@ public final class KafkaEventLog: EventLog {
       committer.memory.read(group, offsets, since: reading, horizon: committer.queue.lastNumber)
       return offsets
     }
-  }
-
-  /// Where a group may have committed something, by names on the cluster. A broker that has just been started may not know all topics yet, so
-  /// that those known before, and what this node has of the group, are not left to it.
-  private func places(of group: String) throws(LogError) -> Set<TopicPartition> {
-    var topics = directory.known
-    topics.merge(try directory.all()) { max($0, $1) }
-    var places = Set(committer.ownership.owned(in: group).map { directory.clusterName($0) })
-    for (topic, count) in topics {
-      let name = directory.clusterName(topic)
-      for number in 0..<count { places.insert(TopicPartition(name, number)) }
-    }
-    return places
   }
 
   private func groupOffsets(_ clusterName: String) throws(LogError) -> GroupOffsets {

@@ -206,7 +206,10 @@ class Load(threading.Thread):
             while not self.enough.is_set():
                 try:
                     self.work(self.nodes[turn % len(self.nodes)])
-                except OSError:
+                except (OSError, Failure) as error:
+                    # A node that stops refuses the connection itself, too.
+                    if isinstance(error, Failure) and error.status != wire.STATUS["unavailable"]:
+                        raise
                     turn += 1
                     self.enough.wait(0.05)
         except BaseException as error:  # told by the test, in its own thread

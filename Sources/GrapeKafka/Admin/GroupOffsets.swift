@@ -10,12 +10,12 @@ struct GroupOffset {
   var metadata: [UInt8]
 }
 
-/// Asks for offsets of a group, and deletes them, by a consumer that is no member of it. Each call blocks until it is answered or its
+/// Asks for offsets of a group, and deletes them, by a client of its own. Each call blocks until it is answered or its
 /// time is over.
 ///
-/// The consumer serves for one call and is gone: an administrative request of librdkafka's to a group's coordinator whose time is over
+/// The client serves for one call and is gone: an administrative request of librdkafka's to a group's coordinator whose time is over
 /// ends the process when the coordinator comes back later (an assertion on `eonce->refcnt`), unless its client is gone by then. That
-/// costs a millisecond or two on one machine. Where librdkafka has other ways than such requests, these are taken.
+/// costs a millisecond or two on one machine.
 struct GroupOffsets {
   private let client: RDKafkaClient
   /// On the cluster.
@@ -29,38 +29,41 @@ struct GroupOffsets {
     client = try RDKafkaClient(
       .consumer, configuration,
       own: [
-        ("group.id", group), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"),
-        ("allow.auto.create.topics", "false"), ("isolation.level", "read_committed"),
+        ("enable.auto.commit", "false"), ("allow.auto.create.topics", "false"),
       ])
   }
 
-  /// What the group has committed in these partitions; what transactions under way commit is waited for. O(partitions), over the network too.
-  func get(in partitions: some Sequence<TopicPartition>) throws(LogError) -> [GroupOffset] {
-    let list = PartitionList()
-    for partition in partitions {
-      list.add(partition.topic, partition.partition, offset: Int64(RD_KAFKA_OFFSET_INVALID))
-    }
-    if list.pointer.pointee.cnt == 0 { return [] }
-    let doing = "asking for the offsets of group \(group)"
-    let code = rd_kafka_committed(client.pointer, list.pointer, Int32(timeout))
-    guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError.log(code, doing) }
-    var offsets: [GroupOffset] = []
-    for place in 0..<Int(list.pointer.pointee.cnt) {
-      let entry = list.pointer.pointee.elems[place]
-      // Deleted meanwhile.
-      if KafkaError.kind(entry.err) == .noSuchTopic { continue }
-      guard entry.err == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError.log(entry.err, doing) }
-      guard entry.offset >= 0 else { continue }
-      let metadata = UnsafeRawBufferPointer(start: entry.metadata, count: entry.metadata_size)
-      offsets.append(
-        GroupOffset(
-          topic: String(cString: entry.topic), partition: entry.partition, offset: entry.offset,
-          metadata: [UInt8](metadata)))
-    }
-    return offsets
-  }
-
   private var admin: KafkaAdmin { KafkaAdmin(client: client, timeout: timeout) }
+
+  /// Offsets that the group committed, those of transactions under way not before they are decided.
+  func get() throws(LogError) -> [GroupOffset] {
+    var request = rd_kafka_ListConsumerGroupOffsets_new(group, nil)
+    defer { rd_kafka_ListConsumerGroupOffsets_destroy(request) }
+    let doing = "asking for the offsets of group \(group)"
+    return try admin.ask(doing, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, stable: true) { options, queue in
+      rd_kafka_ListConsumerGroupOffsets(client.pointer, &request, 1, options, queue)
+    } read: { event throws(LogError) in
+      var count = 0
+      let results = rd_kafka_ListConsumerGroupOffsets_result_groups(
+        rd_kafka_event_ListConsumerGroupOffsets_result(event), &count)
+      var offsets: [GroupOffset] = []
+      for place in 0..<count {
+        try check(results![place], doing)
+        guard let list = rd_kafka_group_result_partitions(results![place]) else { continue }
+        for place in 0..<Int(list.pointee.cnt) {
+          let entry = list.pointee.elems[place]
+          if entry.err != RD_KAFKA_RESP_ERR_NO_ERROR { throw KafkaError.log(entry.err, doing) }
+          guard entry.offset >= 0 else { continue }
+          let metadata = UnsafeRawBufferPointer(start: entry.metadata, count: entry.metadata_size)
+          offsets.append(
+            GroupOffset(
+              topic: String(cString: entry.topic), partition: entry.partition, offset: entry.offset,
+              metadata: [UInt8](metadata)))
+        }
+      }
+      return offsets
+    }
+  }
 
   /// Has the cluster forget offsets in these partitions, whatever they are.
   func delete(_ offsets: [GroupOffset]) throws(LogError) {

@@ -8,7 +8,7 @@ struct KafkaAdmin: Sendable {
 
   /// Sends one request and waits for its answer, which is valid in `read` only.
   func ask<Value>(
-    _ doing: String, _ operation: rd_kafka_admin_op_t,
+    _ doing: String, _ operation: rd_kafka_admin_op_t, stable: Bool = false,
     send: (_ options: OpaquePointer, _ queue: OpaquePointer) -> Void,
     read: (_ event: OpaquePointer) throws(LogError) -> Value
   ) throws(LogError) -> Value {
@@ -18,6 +18,9 @@ struct KafkaAdmin: Sendable {
     _ = rd_kafka_AdminOptions_set_request_timeout(options, Int32(timeout), &reason, reason.count)
     if operation == RD_KAFKA_ADMIN_OP_CREATETOPICS || operation == RD_KAFKA_ADMIN_OP_DELETETOPICS {
       _ = rd_kafka_AdminOptions_set_operation_timeout(options, Int32(timeout), &reason, reason.count)
+    }
+    if stable, let error = rd_kafka_AdminOptions_set_require_stable_offsets(options, 1) {
+      rd_kafka_error_destroy(error)
     }
     let queue = RDKafkaQueue(client)
     send(options!, queue.pointer)

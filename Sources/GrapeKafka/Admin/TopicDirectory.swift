@@ -11,7 +11,7 @@ final class TopicDirectory: Sendable {
     var isTrusted = true
   }
 
-  private let entries = Mutex<[String: Entry]>([:])
+  private let known = Mutex<[String: Entry]>([:])
   private let client: RDKafkaClient
   private let configuration: KafkaConfiguration
   private let listener = Mutex<(@Sendable (String) -> Void)?>(nil)
@@ -34,9 +34,6 @@ final class TopicDirectory: Sendable {
     TopicPartition(clusterName(partition.topic), partition.partition)
   }
 
-  /// The topics that are known now, with their numbers of partitions, without asking anyone.
-  var known: [String: Int32] { entries.withLock { $0.mapValues(\.partitions) } }
-
   private func isExternal(_ topic: String) -> Bool { configuration.isExternal?(topic) ?? false }
 
   /// The name without the namespace; nil for topics that are not seen: those of other namespaces.
@@ -53,7 +50,7 @@ final class TopicDirectory: Sendable {
   }
 
   func set(_ topic: String, partitions: Int32?) {
-    let changed = entries.withLock { known in
+    let changed = known.withLock { known in
       defer { known[topic] = partitions.map { Entry(partitions: $0) } }
       return known[topic]?.partitions != partitions
     }
@@ -61,11 +58,11 @@ final class TopicDirectory: Sendable {
   }
 
   /// Something the cluster said speaks against what is known of a topic, or of where its partitions are.
-  func doubt(_ topic: String) { entries.withLock { $0[topic]?.isTrusted = false } }
+  func doubt(_ topic: String) { known.withLock { $0[topic]?.isTrusted = false } }
 
   /// True if the partition is known to be there, without asking anyone.
   func knows(_ partition: TopicPartition) -> Bool {
-    entries.withLock { known in
+    known.withLock { known in
       guard let entry = known[partition.topic], entry.isTrusted else { return false }
       return partition.partition >= 0 && partition.partition < entry.partitions
     }
@@ -111,7 +108,7 @@ final class TopicDirectory: Sendable {
       guard let name = ownName(String(cString: topic.topic)), topic.err == RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
       found[name] = topic.partition_cnt
     }
-    let gone = entries.withLock { $0.keys.filter { found[$0] == nil } }
+    let gone = known.withLock { $0.keys.filter { found[$0] == nil } }
     for name in gone { set(name, partitions: nil) }
     for (name, partitions) in found { set(name, partitions: partitions) }
     return found

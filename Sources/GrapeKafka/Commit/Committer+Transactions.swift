@@ -121,11 +121,9 @@ extension Committer {
     }
     for name in Set(commits.map(\.group)) {
       var found: [GroupOffset]?
-      let partitions = commits.filter { $0.group == name }.map { directory.clusterName($0.partition) }
       while found == nil, MonotonicClock.now < until() {
         do throws(LogError) {
-          found = try GroupOffsets(configuration, of: configuration.namespace + name, timeout: 2_000).get(
-            in: partitions)
+          found = try GroupOffsets(configuration, of: configuration.namespace + name, timeout: 2_000).get()
         } catch {
           guard error.code == .busy else { return false }
           queue.closing.wait(until: MonotonicClock.after(milliseconds: Self.longestPause))

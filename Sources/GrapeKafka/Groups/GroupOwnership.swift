@@ -81,11 +81,6 @@ final class GroupOwnership: Sendable {
     state.withLock { $0.groups[group].flatMap { $0.token == token ? $0.consumer : nil } }
   }
 
-  /// What members of this node have of a group.
-  func owned(in group: String) -> [TopicPartition] {
-    state.withLock { $0.groups[group].map { Array($0.owned.keys) } ?? [] }
-  }
-
   /// Topics that members of this node have joined a group for.
   func topics(of group: String) -> Set<String> { state.withLock { $0.groups[group]?.topics ?? [] } }
 
