@@ -349,6 +349,7 @@ def main() -> int:
             count = run(tests)
         except Broken as error:
             print(f"   {error}")
+            tests.failures.append(f"{name}: {error}")
             count = Count(failed=1)
         print(f"== {name} ({what}): {count} in {time.monotonic() - part_started:.0f} s", flush=True)
         total += count

@@ -15,7 +15,7 @@ struct GroupOffset {
 ///
 /// The client serves for one call and is gone: an administrative request of librdkafka's to a group's coordinator whose time is over
 /// ends the process when the coordinator comes back later (an assertion on `eonce->refcnt`), unless its client is gone by then. That
-/// costs a millisecond or two on one machine.
+/// costs a connection, and the question who the coordinator is, each time.
 struct GroupOffsets {
   private let client: RDKafkaClient
   /// On the cluster.
@@ -27,10 +27,7 @@ struct GroupOffsets {
     self.group = group
     self.timeout = timeout
     client = try RDKafkaClient(
-      .consumer, configuration,
-      own: [
-        ("enable.auto.commit", "false"), ("allow.auto.create.topics", "false"),
-      ])
+      .consumer, configuration, own: [("enable.auto.commit", "false"), ("allow.auto.create.topics", "false")])
   }
 
   private var admin: KafkaAdmin { KafkaAdmin(client: client, timeout: timeout) }
