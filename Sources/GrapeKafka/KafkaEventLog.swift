@@ -210,6 +210,7 @@ public final class KafkaEventLog: EventLog {
   ) -> WatchToken {
     let token = reader.watches.makeToken()
     let watch = Reader.Watch(id: token.id, offset: offset, notify: notify)
+    if reader.watchNow(partition, watch) { return token }
     if reader.ask(.watch(partition, watch)) != nil { reader.watches.notify(watch) }
     return token
   }

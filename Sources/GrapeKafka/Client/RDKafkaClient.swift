@@ -28,12 +28,33 @@ final class RDKafkaClient: @unchecked Sendable {
     var ledger: DeliveryLedger?
     /// Memory that librdkafka may read from until it is gone.
     var kept: [PreparedTransaction] = []
-    init(log: (@Sendable (KafkaLogLine) -> Void)?) { self.log = log }
+    /// Called for each message instead of a delivery report.
+    let acknowledged: Acknowledged?
+    /// Where librdkafka finds this.
+    let acknowledger = UnsafeMutablePointer<grape_kafka_acknowledger>.allocate(capacity: 1)
+
+    init(log: (@Sendable (KafkaLogLine) -> Void)?, acknowledged: Acknowledged?) {
+      self.log = log
+      self.acknowledged = acknowledged
+      acknowledger.initialize(
+        to: grape_kafka_acknowledger(
+          call: { message, opaque in
+            guard let message, let opaque else { return }
+            Unmanaged<Context>.fromOpaque(opaque).takeUnretainedValue().acknowledged?(message)
+          }, opaque: Unmanaged.passUnretained(self).toOpaque()))
+    }
+
+    deinit { acknowledger.deallocate() }
   }
 
+  /// Told what became of a message, on a thread of librdkafka's, which it must not block.
+  typealias Acknowledged = @Sendable (UnsafePointer<rd_kafka_message_t>) -> Void
+
+  /// - Parameter acknowledged: of a producer: is told of messages as soon as that can be, instead of the ledger when the client is polled.
+  ///
   /// Errors: `invalidArgument` with the setting that librdkafka refused (never its value).
   init(
-    _ role: Role, _ configuration: KafkaConfiguration, own: [(name: String, value: String)]
+    _ role: Role, _ configuration: KafkaConfiguration, own: [(name: String, value: String)], acknowledged: Acknowledged? = nil
   ) throws(LogError) {
     guard let conf = rd_kafka_conf_new() else { throw LogError(.failed, "librdkafka has no memory") }
     // librdkafka takes the configuration over once the client is there.
@@ -46,7 +67,7 @@ final class RDKafkaClient: @unchecked Sendable {
     for (name, value) in general + given.sorted(by: { $0.key < $1.key }) + own {
       try Self.set(conf, name, value)
     }
-    let context = Unmanaged.passRetained(Context(log: configuration.log))
+    let context = Unmanaged.passRetained(Context(log: configuration.log, acknowledged: acknowledged))
     rd_kafka_conf_set_opaque(conf, context.toOpaque())
     rd_kafka_conf_set_log_cb(conf) { client, level, facility, text in
       guard let client, let opaque = rd_kafka_opaque(client) else { return }
@@ -55,7 +76,10 @@ final class RDKafkaClient: @unchecked Sendable {
           level: Int(level), facility: facility.map { String(cString: $0) } ?? "",
           message: text.map { String(cString: $0) } ?? ""))
     }
-    if role == .producer {
+    if acknowledged != nil {
+      let code = grape_kafka_acknowledge(conf, context.takeUnretainedValue().acknowledger)
+      precondition(code == RD_KAFKA_RESP_ERR_NO_ERROR, "librdkafka takes no interceptor: \(code)")
+    } else if role == .producer {
       rd_kafka_conf_set_dr_msg_cb(conf) { _, message, opaque in
         guard let message, let opaque else { return }
         Unmanaged<Context>.fromOpaque(opaque).takeUnretainedValue().ledger?.report(message)

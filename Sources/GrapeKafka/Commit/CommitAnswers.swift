@@ -92,8 +92,8 @@ final class CommitAnswers: Sendable {
 
   func start() { BackgroundThread.start("kafka-answer") { self.run() } }
 
-  /// Answers at once if nothing is to be waited for, else when it can be. Blocks while too many wait.
-  func add(_ commit: UnseenCommits.Commit) {
+  /// Answers at once if nothing is to be waited for, else when it can be. `mayWait`: blocks while too many wait.
+  func add(_ commit: UnseenCommits.Commit, mayWait: Bool = true) {
     let isFirst = state.withLock { state in
       let isFirst = commit.unseen.isEmpty && state.unseen.isEmpty && !state.isAnswering
       if !isFirst { state.unseen.add(commit) }
@@ -101,7 +101,7 @@ final class CommitAnswers: Sendable {
     }
     if isFirst { return commit.answer() }
     wakeup.signal()
-    while state.withLock({ $0.unseen.count > limit }) { room.wait() }
+    while mayWait, state.withLock({ $0.unseen.count > limit }) { room.wait() }
   }
 
   /// From now on, or no longer, commits with offsets of this group are answered as soon as they are made: its partitions are to go, which takes no longer

@@ -15,13 +15,15 @@ final class CommitQueue: Sendable {
     let stays: [String: UInt64]
     /// Of each of its offsets' partitions, when it was handed over.
     let terms: [UInt64?]
-    /// In the order of handing over, from 1 on.
+    /// In the order of handing over, from 1 on; 0: not handed over yet.
     fileprivate(set) var number: UInt64 = 0
     var bytes: Int { transaction.appends.reduce(64) { $0 + $1.batch.count } }
   }
 
   enum Entry: Sendable {
     case commit(Waiting)
+    /// One that was sent by the express way, and was not simply written.
+    case returned(PreparedTransaction, ExpressProducer.Failure)
     /// A topic was created, deleted or changed: what the producers remember of it is void.
     case forget(topic: String)
   }
@@ -38,6 +40,11 @@ final class CommitQueue: Sendable {
     var entries: [Entry] = []
     var bytes = 0
     var lastNumber: UInt64 = 0
+    /// The committer's thread has taken entries and has not come back for more.
+    var isWorking = false
+    /// How many are under way by the express way.
+    var express = 0
+    var allowsExpress = true
     /// Nanoseconds of the monotonic clock.
     var closedAt: Int64?
     var closed: Bool { closedAt != nil }
@@ -82,6 +89,37 @@ final class CommitQueue: Sendable {
     return refusal
   }
 
+  /// Gives a transaction its number if nothing is waiting or being written that it could overtake, and lets nothing overtake it before `endExpress`. False: it
+  /// is to be added like others.
+  func beginExpress(_ waiting: inout Waiting) -> Bool {
+    let number = state.withLock { state -> UInt64? in
+      guard state.allowsExpress, !state.closed, !state.isWorking, state.entries.isEmpty, state.express < Self.mostExpress
+      else { return nil }
+      state.express += 1
+      state.lastNumber += 1
+      return state.lastNumber
+    }
+    guard let number else { return false }
+    waiting.number = number
+    return true
+  }
+
+  /// The transaction was answered, was not sent after all, or comes back as an entry, before all others.
+  func endExpress(_ returned: Entry? = nil) {
+    let isDue = state.withLock { state in
+      state.express -= 1
+      if let returned { state.entries.insert(returned, at: 0) }
+      return state.express == 0 && (!state.entries.isEmpty || state.closed)
+    }
+    if isDue { wakeup.signal() }
+  }
+
+  /// Nothing goes by the express way any more.
+  func endAllExpress() { state.withLock { $0.allowsExpress = false } }
+
+  /// More are gathered instead, which takes less for each.
+  private static let mostExpress = 4
+
   func forget(topic: String) {
     state.withLock { state in
       if !state.closed { state.entries.append(.forget(topic: topic)) }
@@ -124,6 +162,9 @@ final class CommitQueue: Sendable {
   /// Takes what goes next: as much as fits, at least one, once the oldest has waited `interval` nanoseconds.
   func take(bytes: Int, count: Int, interval: Int64) -> Work {
     state.withLock { state in
+      state.isWorking = false
+      // Those are sent already, and must not be overtaken.
+      if state.express > 0 { return .nothing(until: nil) }
       if state.entries.isEmpty { return state.closed ? .end : .nothing(until: nil) }
       if interval > 0, !state.closed, state.bytes < bytes, state.entries.count < count,
         case .commit(let oldest)? = state.entries.first, oldest.since + interval > MonotonicClock.now
@@ -142,6 +183,7 @@ final class CommitQueue: Sendable {
       let entries = Array(state.entries[..<end])
       state.entries.removeFirst(end)
       state.bytes -= taken
+      state.isWorking = true
       return .entries(entries)
     }
   }

@@ -39,10 +39,11 @@ extension Committer {
     }
   }
 
-  /// Answers in the order of commits, where these have a partition in common.
+  /// Answers in the order of commits, where these have a partition in common. `mayWait`: blocks while too many wait.
   func answer(
     _ transaction: Transaction, _ result: Result<CommitReceipt, LogError>,
-    _ completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void, unseen: [TopicPartition: Int64] = [:]
+    _ completion: @escaping @Sendable (Result<CommitReceipt, LogError>) -> Void, unseen: [TopicPartition: Int64] = [:],
+    mayWait: Bool = true
   ) {
     var touched: Set<UnseenCommits.Place> = []
     for append in transaction.appends { touched.insert(UnseenCommits.Place(partition: append.partition, group: nil)) }
@@ -53,6 +54,6 @@ extension Committer {
       UnseenCommits.Commit(
         touched: touched, unseen: unseen,
         deadline: MonotonicClock.after(milliseconds: configuration.commitTimeout)
-      ) { completion(result) })
+      ) { completion(result) }, mayWait: mayWait)
   }
 }

@@ -2,9 +2,10 @@ internal import CRDKafka
 internal import GrapeLog
 internal import GrapeWire
 
-/// Takes transactions to the cluster on a thread of its own: what waits goes together, one group at a time, in order.
+/// Takes transactions to the cluster on a thread of its own: what waits goes together, one group at a time, in order. Single records that would find nothing
+/// waiting go by the express way, without that thread.
 ///
-/// `@unchecked Sendable`: everything but the queue is used by that thread alone.
+/// `@unchecked Sendable`: what is not Sendable is used by that thread alone.
 final class Committer: @unchecked Sendable {
   let queue: CommitQueue
   let configuration: KafkaConfiguration
@@ -16,12 +17,16 @@ final class Committer: @unchecked Sendable {
   var transactional: TransactionalProducer
   var plain: Producer
   var grouping: CommitGrouping
+  /// Nil until the rest of this is there.
+  private var express: ExpressProducer!
   /// Told of small batches that were written to a partition, without a transaction, and of their first records' offsets. To be set before `start`.
   var whenWritten: (@Sendable (TopicPartition, UnpackedBatch, Int64) -> Void)?
   /// Larger ones are not told of: that would cost more than it saves. Records.
   private static let smallBatch = 64
   /// Why the log takes no more commits.
-  var failure: LogError?
+  var failure: LogError? {
+    didSet { if failure != nil { queue.endAllExpress() } }
+  }
   /// Taken from the queue, and next to be written.
   var backlog: [PreparedTransaction] = []
 
@@ -44,6 +49,7 @@ final class Committer: @unchecked Sendable {
     grouping = CommitGrouping(
       setBytes: setBytes - 4_096, setRecords: 900_000, allowsPlain: configuration.appendsPlainly)
     try transactional.initialise(until: MonotonicClock.after(milliseconds: configuration.requestTimeout))
+    express = try ExpressProducer(configuration) { [weak self] in self?.sent($0, $1) }
   }
 
   /// Sends nothing before it is flushed, so that what is queued together goes in one set of messages per partition.
@@ -60,10 +66,11 @@ final class Committer: @unchecked Sendable {
     for commit in transaction.offsets where stays[commit.group] == nil {
       stays[commit.group] = ownership.token(of: commit.group)
     }
-    let waiting = CommitQueue.Waiting(
+    var waiting = CommitQueue.Waiting(
       transaction: transaction, completion: completion, since: MonotonicClock.now,
       deadline: transaction.isPatient ? nil : MonotonicClock.after(milliseconds: configuration.commitTimeout),
       stays: stays, terms: transaction.offsets.map { ownership.term(of: $0.partition, in: $0.group) })
+    if ExpressProducer.suits(transaction), grouping.allowsPlain, sendNow(&waiting) { return }
     if let refusal = queue.add(waiting) { completion(.failure(refusal)) }
   }
 
@@ -90,6 +97,7 @@ final class Committer: @unchecked Sendable {
         interval: Int64(configuration.commitInterval) * 1_000_000)
       switch work {
       case .end:
+        express.close()
         // Let go of: it may hold on to the log, and that to the committer.
         let last = ended
         ended = nil
@@ -114,6 +122,10 @@ final class Committer: @unchecked Sendable {
           waiting = []
           refuse(commit, error)
         }
+      case .returned(let transaction, let failure):
+        write(waiting)
+        waiting = []
+        takeBack(transaction, failure)
       case .forget(let topic):
         write(waiting)
         waiting = []
@@ -152,6 +164,7 @@ final class Committer: @unchecked Sendable {
     // transactional one is only replaced once a broker complains: a new one takes the transactional id over, whoever
     // has it now.)
     if plain.hasWritten(to: clusterName) { renewPlain() }
+    do throws(LogError) { try express.forget(clusterName) } catch { failure = error }
   }
 
   /// - Parameter group: whose memory the producer may still read from.
@@ -272,6 +285,9 @@ final class Committer: @unchecked Sendable {
           meters.committed(transaction, isPlain: true)
           tellWritten(transaction, deliveries)
           answer(transaction.transaction, .success(ledger.receipt(places)), transaction.completion)
+          if ExpressProducer.suits(transaction.transaction) {
+            express.prepare(directory.clusterName(transaction.transaction.appends[0].partition.topic))
+          }
         }
         continue
       }
@@ -302,6 +318,54 @@ final class Committer: @unchecked Sendable {
     for (place, delivery) in deliveries.enumerated()
     where delivery.count > 0 && delivery.lastOffset - delivery.baseOffset == delivery.count - 1 {
       whenWritten(transaction.transaction.appends[place].partition, transaction.batches[place], delivery.baseOffset)
+    }
+  }
+
+  // MARK: the express way
+
+  /// Sends a transaction on the thread that hands it over. False: it is to wait for its turn.
+  private func sendNow(_ waiting: inout CommitQueue.Waiting) -> Bool {
+    let partition = waiting.transaction.appends[0].partition
+    guard directory.knows(partition), queue.beginExpress(&waiting) else { return false }
+    do throws(LogError) {
+      try waiting.transaction.check()
+      let prepared = try PreparedTransaction(waiting, unpackedLimit: ExpressProducer.limit)
+      if express.send(prepared, to: directory.clusterName(partition.topic)) { return true }
+    } catch {
+      // It will be refused, or taken, in its turn.
+    }
+    queue.endExpress()
+    return false
+  }
+
+  /// What became of a transaction that was sent so. On a thread of librdkafka's.
+  private func sent(_ transaction: PreparedTransaction, _ outcome: Result<Int64, ExpressProducer.Failure>) {
+    switch outcome {
+    case .failure(let failure): queue.endExpress(.returned(transaction, failure))
+    case .success(let offset):
+      whenWritten?(transaction.transaction.appends[0].partition, transaction.batches[0], offset)
+      meters.committed(transaction, isPlain: true)
+      let receipt = CommitReceipt(durability: .disk, baseOffsets: [offset])
+      answer(transaction.transaction, .success(receipt), transaction.completion, mayWait: false)
+      queue.endExpress()
+    }
+  }
+
+  /// Sees to one that was not simply written: it may have been, or the producer is of no more use, or the cluster does not take it.
+  private func takeBack(_ transaction: PreparedTransaction, _ failure: ExpressProducer.Failure) {
+    do throws(LogError) { try express.renew() } catch { self.failure = error }
+    let error = KafkaError.log(failure.code, "writing to \(transaction.transaction.appends[0].partition)")
+    let isBusy = KafkaError.kind(failure.code) == .busy
+    if transaction.mayRepeat, failure.mayBeThere || isBusy {
+      writeTransaction([transaction])
+    } else if failure.mayBeThere {
+      refuse(
+        transaction, LogError(.unknown, error.message + "; it may or may not have been written"), wasTried: false)
+    } else if isBusy {
+      // It had its time.
+      refuse(transaction, error, wasTried: false)
+    } else {
+      writePlainly([transaction])
     }
   }
 

@@ -2,7 +2,7 @@ internal import CRDKafka
 internal import GrapeLog
 internal import GrapeWire
 
-/// A producer and the topics it has written to. Confined to the committer's thread.
+/// A producer and the topics it has written to. Confined to the committer's thread, or behind a lock.
 final class Producer {
   let client: RDKafkaClient
   private var topics: [String: RDKafkaTopic] = [:]
@@ -11,9 +11,12 @@ final class Producer {
   /// commit. Another producer is needed.
   private(set) var isUnusable = false
 
-  /// - Parameter messageTimeout: how long a message may be under way, milliseconds.
+  /// - Parameters:
+  ///   - messageTimeout: how long a message may be under way, milliseconds.
+  ///   - acknowledged: see `RDKafkaClient`.
   init(
-    _ configuration: KafkaConfiguration, messageTimeout: Int, own: [(name: String, value: String)]
+    _ configuration: KafkaConfiguration, messageTimeout: Int, own: [(name: String, value: String)],
+    acknowledged: RDKafkaClient.Acknowledged? = nil
   ) throws(LogError) {
     // Sets are bounded by batch.size; this only bounds single records, which the topic's own setting decides on.
     let sizes = configuration.settings["message.max.bytes"] == nil ? [("message.max.bytes", "68157440")] : []
@@ -25,7 +28,7 @@ final class Producer {
         // The committer bounds what it hands over.
         ("queue.buffering.max.messages", "10000000"), ("queue.buffering.max.kbytes", "2097151"),
         ("batch.num.messages", "1000000"),
-      ] + own)
+      ] + own, acknowledged: acknowledged)
     timeout = configuration.requestTimeout
   }
 
@@ -40,7 +43,9 @@ final class Producer {
     return Int(String(decoding: value.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
   }
 
-  private func topic(_ name: String) throws(LogError) -> RDKafkaTopic {
+  /// Finds out where a topic's messages go. Blocks if that is not known yet. Errors: `noSuchTopic`, and why the cluster does not tell.
+  @discardableResult
+  func topic(_ name: String) throws(LogError) -> RDKafkaTopic {
     if let topic = topics[name] { return topic }
     let topic = try RDKafkaTopic(client, name)
     // Else the first messages wait for librdkafka to find out where they go.
@@ -66,15 +71,10 @@ final class Producer {
         throw LogError(.invalidArgument, "\(clusterName)/\(partition): \(error.message)")
       }
       guard let record = next else { return }
-      // 0 means "now" to librdkafka.
       let timestamp = batch.header.baseTimestamp &+ record.timestampDelta
       while true {
-        let headers = try headers(record)
-        let code = grape_kafka_produce(
-          client.pointer, topic.pointer, partition, pointer(record.value), record.value?.count ?? 0,
-          pointer(record.key), record.key?.count ?? 0, headers, timestamp == 0 ? 1 : timestamp, opaque)
+        let code = try send(record, timestamp, to: topic, partition, opaque)
         if code == RD_KAFKA_RESP_ERR_NO_ERROR { break }
-        if let headers { rd_kafka_headers_destroy(headers) }
         guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL, MonotonicClock.now < deadline else {
           ledger.refused(append: place, code)
           throw KafkaError.log(code, "writing to \(clusterName)/\(partition)")
@@ -84,6 +84,20 @@ final class Producer {
       }
       ledger.handedOver(append: place)
     }
+  }
+
+  /// Hands one record to librdkafka, or says why that does not take it. `copying`: its memory need not stay.
+  func send(
+    _ record: Record, _ timestamp: Int64, to topic: RDKafkaTopic, _ partition: Int32, _ opaque: UnsafeMutableRawPointer?,
+    copying: Bool = false
+  ) throws(LogError) -> rd_kafka_resp_err_t {
+    let headers = try headers(record)
+    // A time of 0 means "now" to librdkafka.
+    let code = grape_kafka_produce(
+      client.pointer, topic.pointer, partition, pointer(record.value), record.value?.count ?? 0, pointer(record.key),
+      record.key?.count ?? 0, headers, timestamp == 0 ? 1 : timestamp, copying ? RD_KAFKA_MSG_F_COPY : 0, opaque)
+    if code != RD_KAFKA_RESP_ERR_NO_ERROR, let headers { rd_kafka_headers_destroy(headers) }
+    return code
   }
 
   /// Null for null; for empty bytes some pointer that is not null.

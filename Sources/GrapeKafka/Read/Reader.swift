@@ -17,6 +17,8 @@ final class Reader: @unchecked Sendable {
       completion: @Sendable (Result<ReadResult, LogError>) -> Void)
     case watch(TopicPartition, Watch)
     case watchFound(TopicPartition, Watch, Result<PartitionBounds, LogError>)
+    /// See `offer`.
+    case written(TopicPartition, UnpackedBatch, Int64)
     case trim(TopicPartition, Int64)
     case deleted(topic: String)
     case stop(@Sendable () -> Void)
@@ -97,7 +99,7 @@ final class Reader: @unchecked Sendable {
     let refusal = inbox.withLock { inbox -> LogError? in
       if inbox.closed { return .closedLog }
       switch request {
-      case .read, .watch:
+      case .read, .watch, .written:
         if inbox.requests.count >= Self.limit {
           return LogError(.busy, "\(Self.limit) reads and watches wait already: try later")
         }
@@ -150,18 +152,31 @@ final class Reader: @unchecked Sendable {
   }
 
   /// Tells who waits for the end of a partition of a batch that this log itself has just written there, at `offset`: it need not be fetched first, and what
-  /// is fetched of it later is dropped. Nothing happens if there is anything between it and what was fetched, if nobody waits, or if the thread is at work. On any
-  /// thread.
+  /// is fetched of it later is dropped. Nothing happens if there is anything between it and what was fetched, or if nobody waits. On any thread.
   ///
   /// What stands at the end of all that was fetched has nothing undecided before it, so that readers who want committed records may see it.
   func offer(_ partition: TopicPartition, _ batch: UnpackedBatch, at offset: Int64) {
-    _ = turn.withLockIfAvailable { _ in
-      guard let session = sessions[partition], watches.has(partition) || !session.reads.isEmpty,
-        session.receive(batch, at: offset)
-      else { return }
-      serve(session)
-      watches.fire(partition, end: session.end)
+    if turn.withLockIfAvailable({ _ in take(batch, of: partition, at: offset) }) != nil { return }
+    // The thread is at work. If it takes no more it will be fetched.
+    if watches.has(partition) { ask(.written(partition, batch, offset)) }
+  }
+
+  private func take(_ batch: UnpackedBatch, of partition: TopicPartition, at offset: Int64) {
+    guard let session = sessions[partition], watches.has(partition) || !session.reads.isEmpty,
+      session.receive(batch, at: offset)
+    else { return }
+    serve(session)
+    watches.fire(partition, end: session.end)
+  }
+
+  /// Begins a watch, if the thread is at rest and nobody has to be asked for it: as `readNow`. On any thread.
+  func watchNow(_ partition: TopicPartition, _ watch: Watch) -> Bool {
+    let isDone = turn.withLockIfAvailable { _ in
+      guard let session = sessions[partition], session.isFetching || session.end > watch.offset else { return false }
+      begin(watch, on: partition)
+      return true
     }
+    return isDone ?? false
   }
 
   func handle(_ request: Request) {
@@ -171,6 +186,7 @@ final class Reader: @unchecked Sendable {
     case .found(let partition, let offset, let maxBytes, let found, let completion):
       go(on: partition, offset, maxBytes, found, completion)
     case .watch(let partition, let watch): begin(watch, on: partition)
+    case .written(let partition, let batch, let offset): take(batch, of: partition, at: offset)
     case .watchFound(let partition, let watch, let found): go(on: watch, partition, found)
     case .trim(let partition, let offset): sessions[partition]?.trim(to: offset)
     case .deleted(let topic):
