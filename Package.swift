@@ -147,7 +147,8 @@ let package = Package(
     .testTarget(
       name: "GrapeNodeTests",
       dependencies: [
-        "GrapeNode", "GrapePackages", "GrapeKafka", "GrapeTestKit", "GrapeLog", "GrapeCore", "GrapeWire",
+        "GrapeNode", "GrapeEngine", "GrapeReactor", "GrapePackages", "GrapeKafka", "GrapeTestKit", "GrapeLog",
+        "GrapeCore", "GrapeWire",
         .product(name: "Logging", package: "swift-log"),
       ]),
     .testTarget(

@@ -97,6 +97,7 @@ extension ApplicationEngine {
           noteSeen(index, end: end)
           stateGates[index] = StateGate()
           offsetPacing[index] = OffsetPacing()
+          toldReplies[index] = ToldReplies()
           chores[index] = LaneChores(position: offsets[TopicPartition(writesTopic, Int32(index))]?.offset ?? 0)
           openState(lane: index) { [self] in opened(index, offsets) }
         case .failure(let error): openFailed([index], error)
@@ -160,7 +161,11 @@ extension ApplicationEngine {
       note("warning", "\(topic)/\(index) has gone to another node; what is under way in it is run there again")
     }
     tenures[index].withdrawn()
-    if isLost { abandonDelivery(index) }
+    if isLost {
+      // The log takes no word of it any more.
+      offsetPacing[index] = OffsetPacing()
+      abandonDelivery(index)
+    }
   }
 
   /// A worker may go on with it; nothing of it will be committed.
@@ -179,6 +184,7 @@ extension ApplicationEngine {
       refusedLanes[index] = message
     }
     tenures[index].failed()
+    offsetPacing[index] = OffsetPacing()
     abandonDelivery(index)
     settleTenures()
   }
@@ -187,7 +193,8 @@ extension ApplicationEngine {
   func settleTenures() {
     for index in tenures.indices where tenures[index].isSettled && lanes[index].delivery == nil && !chores[index].isBusy
     {
-      rest(index)
+      // Whoever gets it next is to begin behind what was done.
+      if offsetPacing[index].due != nil, environment.gate.failure == nil { commitOffset(lane: index) } else { rest(index) }
     }
     if here.contains(where: { !tenures[$0].isHere }) {
       here = tenures.indices.filter { tenures[$0].isHere }

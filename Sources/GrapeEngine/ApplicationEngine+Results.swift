@@ -40,9 +40,24 @@ extension ApplicationEngine {
       stateGates[Int(partition)].wrote(session.id)
     }
     settle(result, delivery: delivery, lane: Int(partition), transaction: &transaction, worker: session.name)
-    commit(transaction, lane: Int(partition), result: result, delivery: delivery, appended: appended)
+    let isTold = tellAhead(transaction, result, delivery: delivery, lane: Int(partition))
+    commit(transaction, lane: Int(partition), result: result, delivery: delivery, appended: appended, isTold: isTold)
     schedulePump()
     settleStop()
+  }
+
+  /// What works at least once, and came to nothing but replies, need not be in the log before those who wait for them have them: if the node dies before that
+  /// the events run again, as they may. Not so if anything else came of the events, or of those before, which they may have seen, that could yet be undone.
+  ///
+  /// True: everybody who waits for one of them here has it, so that the log may have them as late as it is told that the events are done.
+  private func tellAhead(
+    _ transaction: Transaction, _ result: WorkerResult, delivery: LaneStateMachine.Delivery, lane index: Int
+  ) -> Bool {
+    guard profile.guarantee == .atLeastOnce, result.unfinished == nil, trails[index].isConfirmed,
+      transaction.appends.allSatisfy({ environment.replies($0.partition.topic) != .none })
+    else { return false }
+    let events = LogRange(TopicPartition(topic, lanes[index].partition), delivery.first..<result.processed)
+    return transaction.appends.reduce(true) { environment.repliesAhead($1, events) && $0 }
   }
 
   /// The partition has gone, or begun again, since: what came of its events is not to be committed.
@@ -168,14 +183,15 @@ extension ApplicationEngine {
 
   private func commit(
     _ proposed: Transaction, lane index: Int, result: WorkerResult, delivery: LaneStateMachine.Delivery,
-    appended: [(ApplicationEngine, Arrival)]
+    appended: [(ApplicationEngine, Arrival)], isTold: Bool
   ) {
     var transaction = proposed
     let offset = lanes[index].processed
     let told = mustTellOffset(lane: index, result) ? offsetCommit(lane: index) : nil
     if let told { transaction.offsets = [told] }
     for (engine, arrival) in appended { engine.noteAppended(arrival) }
-    // Nothing came of the events, and the log will be told later that they are done.
+    toldReplies[index].gather(&transaction, isTold: isTold && told == nil)
+    // Nothing came of the events that anybody waits for, and the log will be told later that they are done.
     if transaction.appends.isEmpty, told == nil {
       trails[index].moved(to: offset)
       return record(result, delivery: delivery)
@@ -209,12 +225,18 @@ extension ApplicationEngine {
     guard environment.gate.failure == nil else { return }
     for index in lanes.indices {
       guard let due = offsetPacing[index].due, due <= time, tenures[index].phase != .away else { continue }
-      offsetPacing[index].told(now: reactor.now)
-      let told = offsetCommit(lane: index)
-      let transaction = Transaction(durability: Durability(profile.durability), offsets: [told])
-      commit(transaction, lane: index) { [self] outcome in
-        if case .success = outcome { lanes[index].committed(upTo: told.committed.offset) }
-      }
+      commitOffset(lane: index)
+    }
+  }
+
+  /// Tells the log how far a lane is.
+  func commitOffset(lane index: Int) {
+    offsetPacing[index].told(now: reactor.now)
+    let told = offsetCommit(lane: index)
+    var transaction = Transaction(durability: Durability(profile.durability), offsets: [told])
+    toldReplies[index].gather(&transaction, isTold: false)
+    commit(transaction, lane: index) { [self] outcome in
+      if case .success = outcome { lanes[index].committed(upTo: told.committed.offset) }
     }
   }
 

@@ -58,6 +58,8 @@ public final class ApplicationEngine {
   /// By partition, as `lanes`; for applications that work at least once.
   var offsetPacing: [OffsetPacing] = []
   /// By partition, as `lanes`.
+  var toldReplies: [ToldReplies] = []
+  /// By partition, as `lanes`.
   var chores: [LaneChores] = []
   /// Those who wait until so many more changes are in a partition's store.
   var whenSettled: [Int: [(left: Int, body: () -> Void)]] = [:]
@@ -151,6 +153,7 @@ public final class ApplicationEngine {
     backlogs = lanes.map { _ in LaneBacklog(first: 0, end: 0, slots: slotNames.count) }
     stateGates = [StateGate](repeating: StateGate(), count: count)
     offsetPacing = [OffsetPacing](repeating: OffsetPacing(), count: count)
+    toldReplies = [ToldReplies](repeating: ToldReplies(), count: count)
     chores = [LaneChores](repeating: LaneChores(position: 0), count: count)
   }
 

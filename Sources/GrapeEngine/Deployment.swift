@@ -1,4 +1,5 @@
 public import GrapeCore
+public import GrapeLog
 public import GrapeReactor
 public import GrapeWorkers
 public import Logging
@@ -46,6 +47,17 @@ public enum ReplyTopic: Sendable, Hashable {
   case none
 }
 
+/// Records of a partition, one after the other.
+public struct LogRange: Sendable, Hashable {
+  public var partition: TopicPartition
+  public var offsets: Range<Int64>
+
+  public init(_ partition: TopicPartition, _ offsets: Range<Int64>) {
+    self.partition = partition
+    self.offsets = offsets
+  }
+}
+
 /// What engines share: the node around them. Lives on the reactor's thread.
 public struct EngineEnvironment {
   public var reactor: Reactor
@@ -70,6 +82,9 @@ public struct EngineEnvironment {
   public var sharesLog = false
   /// Told when a commit was refused because some topic is not there: the reply topics in it.
   public var repliesRefused: (_ topics: [String]) -> Void = { _ in }
+  /// Told of replies, before they are committed, that come of certain events and of which nothing else depends: whoever waits here for one
+  /// of these events may have them now. True: nobody waits for any of them any more.
+  public var repliesAhead: (_ replies: Transaction.Append, _ events: LogRange) -> Bool = { _, _ in false }
   /// What is too long for a view of state that goes on meanwhile.
   var longViews = LongViews.Limit()
   /// The engine whose input topic this is, if any.

@@ -35,7 +35,7 @@ struct Bare {
       if let transaction, number % transaction == 0 { check(rd_kafka_begin_transaction(producer)) }
       let partition = Int32(number / piece) % partitions
       while true {
-        let code = grape_kafka_produce(producer, handle, partition, value, size, nil, 0, nil, 1_000, nil)
+        let code = grape_kafka_produce(producer, handle, partition, value, size, nil, 0, nil, 1_000, 0, nil)
         if code == RD_KAFKA_RESP_ERR_NO_ERROR { break }
         guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL else { fatalError(String(cString: rd_kafka_err2str(code))) }
         rd_kafka_poll(producer, 10)
@@ -89,7 +89,7 @@ struct Bare {
       times.append(
         milliseconds(
           clock.measure {
-            _ = grape_kafka_produce(producer, handle, 0, value, 100, nil, 0, nil, 1_000, nil)
+            _ = grape_kafka_produce(producer, handle, 0, value, 100, nil, 0, nil, 1_000, 0, nil)
             rd_kafka_flush(producer, 10_000)
           }))
     }

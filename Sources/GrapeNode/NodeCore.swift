@@ -95,6 +95,7 @@ final class NodeCore {
         try launcher.launch(deployment, worker: worker, token: token)
       })
     environment.sharesLog = sharesLog
+    environment.repliesAhead = { [unowned self] in calls.take(ahead: $0, of: $1) }
     environment.repliesRefused = { [unowned self] in lookFor(replyTopics: $0) }
     return environment
   }

@@ -8,6 +8,7 @@ extension Committer {
     for append in transaction.transaction.appends {
       directory.doubt(append.partition.topic)
       producer.forget(directory.clusterName(append.partition.topic))
+      express.doubt(directory.clusterName(append.partition.topic))
     }
   }
 

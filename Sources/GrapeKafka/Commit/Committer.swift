@@ -18,7 +18,7 @@ final class Committer: @unchecked Sendable {
   var plain: Producer
   var grouping: CommitGrouping
   /// Nil until the rest of this is there.
-  private var express: ExpressProducer!
+  private(set) var express: ExpressProducer!
   /// Told of small batches that were written to a partition, without a transaction, and of their first records' offsets. To be set before `start`.
   var whenWritten: (@Sendable (TopicPartition, UnpackedBatch, Int64) -> Void)?
   /// Larger ones are not told of: that would cost more than it saves. Records.
@@ -344,7 +344,7 @@ final class Committer: @unchecked Sendable {
     case .failure(let failure): queue.endExpress(.returned(transaction, failure))
     case .success(let offset):
       whenWritten?(transaction.transaction.appends[0].partition, transaction.batches[0], offset)
-      meters.committed(transaction, isPlain: true)
+      meters.committed(transaction, isPlain: true, isExpress: true)
       let receipt = CommitReceipt(durability: .disk, baseOffsets: [offset])
       answer(transaction.transaction, .success(receipt), transaction.completion, mayWait: false)
       queue.endExpress()
@@ -353,7 +353,10 @@ final class Committer: @unchecked Sendable {
 
   /// Sees to one that was not simply written: it may have been, or the producer is of no more use, or the cluster does not take it.
   private func takeBack(_ transaction: PreparedTransaction, _ failure: ExpressProducer.Failure) {
-    do throws(LogError) { try express.renew() } catch { self.failure = error }
+    let hasFailed = express.hasFailed
+    if hasFailed {
+      do throws(LogError) { try express.renew() } catch { self.failure = error }
+    }
     let error = KafkaError.log(failure.code, "writing to \(transaction.transaction.appends[0].partition)")
     let isBusy = KafkaError.kind(failure.code) == .busy
     if transaction.mayRepeat, failure.mayBeThere || isBusy {
@@ -361,11 +364,12 @@ final class Committer: @unchecked Sendable {
     } else if failure.mayBeThere {
       refuse(
         transaction, LogError(.unknown, error.message + "; it may or may not have been written"), wasTried: false)
-    } else if isBusy {
-      // It had its time.
-      refuse(transaction, error, wasTried: false)
-    } else {
+    } else if hasFailed {
+      // Not the transaction's fault.
       writePlainly([transaction])
+    } else {
+      if !isBusy { doubt(transaction, plain) }
+      refuse(transaction, error, wasTried: false)
     }
   }
 

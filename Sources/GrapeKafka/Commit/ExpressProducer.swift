@@ -119,6 +119,22 @@ final class ExpressProducer: Sendable {
     sender.withLock { $0.topics[clusterName] = topic }
   }
 
+  /// Something the cluster said speaks against what is known of a topic.
+  func doubt(_ clusterName: String) {
+    sender.withLock { sender in
+      sender.topics[clusterName] = nil
+      sender.producer?.forget(clusterName)
+    }
+  }
+
+  /// librdkafka takes no more from this client.
+  var hasFailed: Bool {
+    sender.withLock { sender in
+      guard let client = sender.producer?.client else { return false }
+      return rd_kafka_fatal_error(client.pointer, nil, 0) != RD_KAFKA_RESP_ERR_NO_ERROR
+    }
+  }
+
   /// The topic was created, deleted or changed. A partition made anew does not know the sequence numbers of the old one, so that a new producer is needed if
   /// this one has written there. Errors: those of `Producer`.
   func forget(_ clusterName: String) throws(LogError) {

@@ -36,11 +36,12 @@ final class KafkaMeters: Sendable {
     }
   }
 
-  func committed(_ transaction: PreparedTransaction, isPlain: Bool) {
+  func committed(_ transaction: PreparedTransaction, isPlain: Bool, isExpress: Bool = false) {
     let latency = (MonotonicClock.now - transaction.since) / 1_000
     state.withLock { state in
       state.commits += 1
       if isPlain { state.plainCommits += 1 }
+      if isExpress { state.expressCommits += 1 }
       for append in transaction.transaction.appends {
         state.recordsWritten += Int(append.recordCount)
         state.bytesWritten += append.batch.count

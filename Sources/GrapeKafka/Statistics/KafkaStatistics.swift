@@ -10,6 +10,8 @@ public struct KafkaStatistics: Sendable {
   public internal(set) var transactionsAborted = 0
   /// Commits that went without a Kafka transaction, among `commits`.
   public internal(set) var plainCommits = 0
+  /// Of those, single records that were sent by the thread that handed them over.
+  public internal(set) var expressCommits = 0
   /// Committed, and handed to readers. Bytes are those of record batches, as handed over and as read.
   public internal(set) var recordsWritten = 0
   public internal(set) var bytesWritten = 0

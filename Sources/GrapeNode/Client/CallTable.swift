@@ -1,5 +1,6 @@
 internal import CGrapeLinux
 internal import GrapeCore
+internal import GrapeEngine
 internal import GrapeLog
 internal import GrapeReactor
 internal import GrapeWire
@@ -19,6 +20,8 @@ final class CallTable {
     var deliver: (Reply) -> Void
     /// Whether the event was handed to a worker: asked when the time is up.
     var wasDelivered: () -> Bool
+    /// Where its event is in the log, once that is known, if the event is its own.
+    var event: (partition: TopicPartition, offset: Int64)?
   }
 
   /// Calls that may be open at a time.
@@ -88,6 +91,11 @@ final class CallTable {
     ReplyAddress(correlation: call, partition: 0, topic: topic).encoded
   }
 
+  /// A call's own event is in the log.
+  func placed(_ call: CorrelationID, _ partition: TopicPartition, _ offset: Int64) {
+    calls[call.low]?.event = (partition, offset)
+  }
+
   /// Nobody waits any more.
   func forget(_ call: CorrelationID) { calls[call.low] = nil }
 
@@ -122,6 +130,40 @@ final class CallTable {
   private func take(_ record: Record) throws(WireError) {
     guard let key = record.key, let id = CorrelationID(key), let status = try record.replyStatus else { return }
     deliver(Reply(status: status, value: record.value), to: id)
+  }
+
+  /// Hands on replies that come of certain events and are not in the log yet, to those whose calls they end. What comes of them by the topic later is for
+  /// nobody. True: nobody waits for any of them now.
+  ///
+  /// Only to calls for these very events, so that no reply of an earlier stage of a chain, on its way through the log, is overtaken; and only if the last is
+  /// among them, so that none is told twice.
+  func take(ahead replies: Transaction.Append, of events: LogRange) -> Bool {
+    guard replies.partition.topic == topic else { return false }
+    let batch = LogBatch(
+      bytes: replies.batch, baseOffset: 0, lastOffset: Int64(replies.recordCount) - 1, maxTimestamp: replies.maxTimestamp)
+    var ending: Set<CorrelationID> = []
+    var others: Set<CorrelationID> = []
+    do throws(WireError) {
+      try batch.forEachRecord(from: 0) { (placed) throws(WireError) in
+        guard let key = placed.record.key, let id = CorrelationID(key), isOpen(id) else { return }
+        if let event = calls[id.low]?.event, event.partition == events.partition, events.offsets.contains(event.offset),
+          let status = try placed.record.replyStatus, status.isFinal
+        {
+          ending.insert(id)
+        } else {
+          others.insert(id)
+        }
+      }
+      if !ending.isEmpty {
+        try batch.forEachRecord(from: 0) { (placed) throws(WireError) in
+          if let key = placed.record.key, let id = CorrelationID(key), ending.contains(id) { try take(placed.record) }
+        }
+      }
+      return others.isSubset(of: ending)
+    } catch {
+      // Told when it comes by the topic.
+      return false
+    }
   }
 
   /// Hands a reply to whoever waits for it, if anybody does.

@@ -167,6 +167,9 @@ final class ClientSession: SourceTable.Holder {
     services.intake.add(event, to: engine, partition: partition, durability: durability(of: request, engine)) {
       [self] outcome in
       defer { unsettled -= 1 }
+      if let call, case .success(let place) = outcome {
+        services.calls.placed(call.id, TopicPartition(place.topic, place.partition), place.offset)
+      }
       answer(id, call, outcome)
     }
   }
