@@ -32,6 +32,15 @@ import Testing
     return transaction
   }
 
+  /// Commits, one at a time, until they go by the express way: the first shows where the topic's records go, which takes a moment. How many.
+  private func warm(_ log: KafkaEventLog, _ transaction: Transaction) async throws -> Int {
+    for count in 1...1_000 {
+      try await log.commit(transaction)
+      if log.statistics.expressCommits > 0 { return count }
+    }
+    throw LogError(.failed, "none of 1,000 commits went by the express way")
+  }
+
   private func values(_ log: KafkaEventLog, _ partition: TopicPartition) async throws -> [(offset: Int64, value: String)] {
     var values: [(Int64, String)] = []
     var next: Int64 = 0
@@ -48,10 +57,12 @@ import Testing
   @Test("one at a time goes there, once the first has shown the way")
   func taken() async throws {
     try await withCluster { _, log in
+      let count = try await warm(log, one("way"))
+      #expect(count > 1)
       for number in 0..<10 { try await log.commit(one("\(number)")) }
-      #expect(log.statistics.expressCommits == 9)
-      #expect(log.statistics.plainCommits == 10)
-      #expect(try await values(log, first).map(\.value) == (0..<10).map(String.init))
+      #expect(log.statistics.expressCommits == 11)
+      #expect(log.statistics.plainCommits == count + 10)
+      #expect(try await values(log, first).map(\.value) == [String](repeating: "way", count: count) + (0..<10).map(String.init))
     }
   }
 
@@ -106,7 +117,8 @@ import Testing
     let told = receipts.withLock { $0 }
     for partition: Int32 in 0..<3 {
       let found = try await values(log, TopicPartition("t", partition))
-      #expect(found.map(\.value) == expected[partition], "seed \(seed)")
+      let isAsHandedOver = found.map(\.value) == expected[partition]
+      #expect(isAsHandedOver, "partition \(partition), seed \(seed)")
       for (offset, value) in found {
         if let receipt = told[value] { #expect(receipt == (partition, offset), "seed \(seed)") }
       }
@@ -118,26 +130,26 @@ import Testing
   @Test("what a broker refuses for good fails with what it said, and the log goes on")
   func refused() async throws {
     try await withCluster { cluster, log in
+      _ = try await warm(log, one("way"))
       for (refusal, code) in [
         (RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, LogError.Code.tooLarge),
         (RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, .unauthorized),
         (RD_KAFKA_RESP_ERR_INVALID_RECORD, .invalidArgument),
       ] {
-        // The second goes by the express way.
-        for value in ["way", "yes"] { try await log.commit(one(value)) }
         cluster.fail(.produce, [refusal])
         let error = await #expect(throws: LogError.self) { try await log.commit(one("no")) }
         #expect(error?.code == code, "\(error.map { "\($0)" } ?? "")")
+        // Where the topic's records go is found out again.
+        for _ in 1...2 { try await log.commit(one("yes")) }
       }
-      #expect(log.statistics.expressCommits >= 3)
-      #expect(try await values(log, first).map(\.value) == ["way", "yes", "way", "yes", "way", "yes"])
+      #expect(try await values(log, first).map(\.value).filter { $0 != "way" } == [String](repeating: "yes", count: 6))
     }
   }
 
   @Test("an outage: what may wait is written in the end, what may not is told in time, and nothing is overtaken")
   func outage() async throws {
     try await withCluster(commitTimeout: 2_000) { cluster, log in
-      for value in ["0", "1"] { try await log.commit(one(value)) }
+      _ = try await warm(log, one("way"))
       for broker: Int32 in 1...3 { cluster.setDown(broker) }
       let answers = Answers()
       await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
@@ -168,12 +180,13 @@ import Testing
       let log = try KafkaEventLog(configuration)
       if try await log.topics().isEmpty { try await log.createTopic("t", configuration: TopicConfiguration(partitions: 1)) }
       let place = TopicPartition("t", 0)
-      try await log.commit(Transaction(appends: [SampleBatch.append(["way"], to: place)]))
+      _ = try await warm(log, Transaction(appends: [SampleBatch.append(["way"], to: place)]))
+      let sent = log.statistics.expressCommits
       let answers = Answers()
       log.commit(Transaction(appends: [SampleBatch.append(["last"], to: place)])) { answers.add($0, 0) }
       await log.close()
       #expect(answers.codes == [nil], "\(answers.errors)")
-      #expect(log.statistics.expressCommits == 1)
+      #expect(log.statistics.expressCommits == sent + 1)
     }
   }
 }
