@@ -20,6 +20,24 @@ COUNT = """
 """
 COUNT_SLOTS = {"add": ["added"], "added": [], "fail": []}
 
+REPLIES = """
+    @app.on("parts")
+    def parts(event, context):
+        for number in range(3):
+            context.reply(b"%d" % number, final=False)
+        context.reply(event.value)
+
+    @app.on("first")
+    def first(event, context):
+        context.reply(b"on its way", final=False)
+        context.emit("second", event.value, key=event.key)
+
+    @app.on("second")
+    def second(event, context):
+        context.reply(event.value)
+"""
+REPLY_SLOTS = {"parts": [], "first": ["second"], "second": []}
+
 
 class Guarantees(EndToEnd):
     def setUp(self):
@@ -44,6 +62,14 @@ class Guarantees(EndToEnd):
             return sum(slot["processed"] for slot in slots) >= events
         self.eventually(done, f"{events} events are done")
 
+    def all_done(self):
+        """Not `wait_idle`: that waits until it is told, too."""
+        def done():
+            app = self.node.app_stats("count")
+            # On Kafka partitions come a moment after the start.
+            return len(app["partitions"]) == 2 and app["lag"] == 0
+        self.eventually(done, "all is done")
+
     def test_after_a_kill_events_since_the_last_commit_are_run_again_and_none_is_lost(self):
         self.deploy(guarantee="at-least-once", **{"commit-interval": "60s"})
         keys = [b"k%d" % number for number in range(10)]
@@ -58,7 +84,7 @@ class Guarantees(EndToEnd):
         self.node.kill()
         self.node.start()
         # What the first commits told is not run again; the rest is, and reads its own writes.
-        self.eventually(lambda: self.node.app_stats("count")["lag"] == 0, "all is done")
+        self.all_done()
         after = self.counts()
         self.assertTrue(all(after[key] >= 5 for key in keys), after)
         self.assertGreater(sum(after.values()), 50)
@@ -103,7 +129,7 @@ class Guarantees(EndToEnd):
         self.eventually(lambda: self.node.records("count.dead"), "the event is set aside")
         self.node.kill()
         self.node.start()
-        self.eventually(lambda: self.node.app_stats("count")["lag"] == 0, "all is done")
+        self.all_done()
         self.assertEqual(len(self.node.records("count.dead")), 1)
 
     @embedded_only("its statistics count the bytes of commits")
@@ -117,6 +143,45 @@ class Guarantees(EndToEnd):
                 return client.request("stats")["log"]["bytes"] - before
 
         self.assertLess(bytes(guarantee="at-least-once", **{"commit-interval": "60s"}), bytes() - 200 * 20)
+
+    def replies(self, client, target, value):
+        id = client.send_exec(target, value, b"key", block=True, timeout_ms=20_000)
+        told = []
+        while not told or not told[-1].final:
+            told.append(client.answer(id))
+            self.assertEqual(told[-1].status, 0, told)
+        return [reply.value for reply in told]
+
+    def test_every_reply_is_told_once_and_in_order_and_is_in_the_log(self):
+        for interval in ("60s", "0s"):
+            with self.subTest(interval):
+                name = "calls" + interval
+                profile = {"guarantee": "at-least-once", "commit-interval": interval}
+                self.node.deploy(self.python_app(name, REPLIES, REPLY_SLOTS, profile=profile, partitions=2))
+                with self.node.client() as client:
+                    topics = [found["name"] for found in client.request("log.topics")["topics"]]
+                    topic = next(name for name in topics if name.startswith("_grape.replies."))
+                    before = len(self.node.records(topic))
+                    for number in range(50):
+                        value = b"%d" % number
+                        # One end with the result of the call's own event, which tells them at once; the other with that of an event behind it.
+                        self.assertEqual(self.replies(client, name + "@parts", value), [b"0", b"1", b"2", value])
+                        self.assertEqual(self.replies(client, name + "@first", value), [b"on its way", value])
+                self.node.grape("app", "stop", name)
+                self.assertEqual(len(self.node.records(topic)) - before, 50 * 6)
+
+    def test_replies_to_many_at_once_are_told_to_those_who_asked(self):
+        self.node.deploy(
+            self.python_app("calls", REPLIES, REPLY_SLOTS, profile={"guarantee": "at-least-once"}, partitions=2))
+        with self.node.client() as client:
+            asked = {}
+            for number in range(300):
+                asked[client.send_exec("calls@parts", b"%d" % number, b"%d" % number, block=True, timeout_ms=20_000)] = number
+            for id, number in asked.items():
+                told = [client.answer(id) for _ in range(4)]
+                self.assertEqual([reply.value for reply in told], [b"0", b"1", b"2", b"%d" % number])
+                self.assertEqual([reply.final for reply in told], [False, False, False, True])
+            self.assertEqual(client.frames, [])
 
     def test_another_guarantee_is_refused(self):
         folder = self.python_app("wrong", COUNT, COUNT_SLOTS, profile={"guarantee": "at-most-once"})
