@@ -106,9 +106,12 @@ extension ApplicationEngine {
 
   private func doWrites(_ index: Int) {
     let (batches, first, limit) = (chores[index].writes, chores[index].position, environment.batchLimit)
+    let (partition, now) = (lanes[index].partition, reactor.clock.wall)
     environment.state.read(
       changelog(index),
-      { (view, _) throws(StateError) in try Self.run(batches, from: first, on: view, limit: limit) },
+      { (view, _) throws(StateError) in
+        try Self.run(batches, from: first, on: view, limit: limit, partition: partition, now: now)
+      },
       completion: reactor.completion { [self] result in
         switch result {
         case .success(let proposal): commit(proposal, .writes, lane: index)
@@ -118,8 +121,9 @@ extension ApplicationEngine {
   }
 
   private static func run(
-    _ batches: [LogBatch], from first: Int64, on view: (any StateView)?, limit: Int
+    _ batches: [LogBatch], from first: Int64, on view: (any StateView)?, limit: Int, partition: Int32, now: Int64
   ) throws(StateError) -> Proposal {
+    var answerBytes = 0
     var run = StateWriteRun(view)
     var proposal = Proposal(position: first)
     reading: for batch in batches {
@@ -130,10 +134,17 @@ extension ApplicationEngine {
         while let record = try reader.next() {
           let offset = batch.baseOffset + Int64(record.offsetDelta)
           guard offset >= first, let value = record.value else { continue }
-          try take(value, replyingTo: try EventHeaders(record).replyAddress, &run, &proposal)
+          let address = try EventHeaders(record).replyAddress
+          if StateQuery.isQuestion(value) {
+            // What was written before is to be in the store first.
+            if run.hasChanges { break reading }
+            answerBytes += answer(value, replyingTo: address, on: view, partition: partition, now: now, &proposal)
+          } else {
+            try take(value, replyingTo: address, &run, &proposal)
+          }
           proposal.position = offset + 1
           // The rest is read again for the next commit.
-          if run.byteCount > proposalBytes { break reading }
+          if run.byteCount + answerBytes > proposalBytes { break reading }
         }
         proposal.position = batch.lastOffset + 1
       } catch {
@@ -146,6 +157,23 @@ extension ApplicationEngine {
 
   /// Entries of one commit come to so many bytes, and what one record of writes brings beyond.
   private static let proposalBytes = 16 * 1024 * 1024
+
+  /// Answers a question of another node. Bytes of the answer.
+  private static func answer(
+    _ question: UnsafeRawBufferPointer, replyingTo address: UnsafeRawBufferPointer?, on view: (any StateView)?,
+    partition: Int32, now: Int64, _ proposal: inout Proposal
+  ) -> Int {
+    guard let address else { return 0 }
+    var (status, value): (ReplyStatus, ByteSlice?) = (ReplyStatus(), nil)
+    do throws(StatusError) {
+      value = try StateQuery.answer(question, on: view, partition: partition, now: now)
+      if value == nil { return 0 }
+    } catch {
+      status = ReplyStatus(error.status, ran: .never, message: error.message)
+    }
+    proposal.replies.append((ByteSlice(copying: address), status, value))
+    return value?.count ?? 0
+  }
 
   /// Carries out one record of writes. What cannot be done changes nothing, and is the answer; what cannot be read of the store is thrown.
   private static func take(

@@ -1,9 +1,11 @@
 """Several nodes share applications: what one is told holds for all, partitions are spread, and go from node to node without loss or doubling."""
 
+import signal
 import time
 import unittest
 
 from cluster import COUNT, PARTITIONS, PATIENCE, PROFILE, SESSION, Callers, ClusterCase, Load, key_of, print_measured
+from protocol_client import Failure
 
 
 class Cluster(ClusterCase):
@@ -154,6 +156,61 @@ class Cluster(ClusterCase):
             self.assertEqual([self.assigned(node) for node in self.nodes], before, "nobody was put out")
             [entry] = node.state("count", partition=partition, consistency="linearizable")
             self.assertEqual(entry.value, b"1", "it ran once")
+
+    def test_state_is_read_and_written_through_any_node(self):
+        n1, n2 = self.start_nodes(2)
+        self.deploy_counter(n1)
+        self.wait_spread()
+        large = self.random.randbytes(3 << 20)
+        written = {b"%d-%d" % (partition, number): b"%d" % number for partition in range(PARTITIONS) for number in range(20)}
+        with n1.client(timeout=60) as client:
+            for key, value in written.items():
+                write = {"op": "put", "key": key.decode(), "size": len(value), "tags": ["even"] if int(value) % 2 == 0 else []}
+                client.request("state.write", value, app="count", partition=int(key.split(b"-")[0]), writes=[write])
+            write = {"op": "put", "key": "large", "size": len(large)}
+            client.request("state.write", large, app="count", partition=next(iter(self.assigned(n2))), writes=[write])
+        for node in self.nodes:
+            with self.subTest(node.name):
+                found = {entry.key: entry.value for entry in node.state("count")}
+                self.assertEqual(found, {**written, b"large": large})
+                self.assertEqual(
+                    [entry.key for entry in node.state("count", prefix="3-", descending=True, limit=3, keysOnly=True)],
+                    sorted((key for key in written if key.startswith(b"3-")), reverse=True))
+                self.assertEqual(
+                    {entry.key for entry in node.state("count", tags=["even"], partition=2)},
+                    {key for key, value in written.items() if key.startswith(b"2-") and int(value) % 2 == 0})
+                for partition in range(PARTITIONS):
+                    shown = node.grape("state", "get", "count", f"{partition}-7", "--partition", str(partition)).text
+                    self.assertEqual(shown.strip(), "7")
+                self.assertEqual(node.state("count", key="nobody", partition=1), [])
+        # Whoever was told that it is written, the other node sees it.
+        clients = [node.client(timeout=60) for node in self.nodes]
+        try:
+            for number in range(60):
+                writer, reader = self.random.sample(clients, 2)
+                partition, value = self.random.randrange(PARTITIONS), b"new %d" % number
+                write = {"op": "put", "key": "turn", "size": len(value)}
+                writer.request("state.write", value, app="count", partition=partition, writes=[write])
+                members = {"app": "count", "partition": partition, "key": "turn", "consistency": "linearizable"}
+                self.assertEqual(reader.request_with_blob("state.read", **members)[1], value, f"seed {self.seed}, {number}")
+        finally:
+            for client in clients:
+                client.close()
+        # What nobody can answer is told in time, and why.
+        with n1.client(timeout=60) as client:
+            elsewhere = next(iter(self.assigned(n2)))
+            n2.process.send_signal(signal.SIGSTOP)
+            try:
+                with self.assertRaises(Failure) as refused:
+                    client.request_once("state.read", app="count", partition=elsewhere, key="turn", timeoutMs=300)
+            finally:
+                n2.process.send_signal(signal.SIGCONT)
+            self.assertIn("has not answered within", refused.exception.message)
+            n1.grape("app", "stop", "count")
+            self.eventually(lambda: self.app(n1)["state"] == "stopped", "the application is stopped", PATIENCE)
+            with self.assertRaises(Failure) as refused:
+                client.request_once("state.read", app="count", partition=elsewhere, key="turn")
+            self.assertIn("while it is stopped", refused.exception.message)
 
     def test_what_one_node_is_told_takes_effect_at_all(self):
         n1, n2 = self.start_nodes(2)

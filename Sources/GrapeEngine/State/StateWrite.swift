@@ -99,6 +99,8 @@ struct StateWriteRun {
   /// What was changed, each key once, as it is at the end.
   var changes: [(key: ByteSlice, entry: ByteSlice?)] { order.map { ($0, changed[$0] ?? nil) } }
 
+  var hasChanges: Bool { !order.isEmpty }
+
   private func current(_ key: ByteSlice) throws(StateError) -> ByteSlice? {
     if let entry = changed[key] { return entry }
     guard let view, let bytes = try view.entry(key.unsafeBytes) else { return nil }

@@ -10,9 +10,6 @@ internal import GrapeWire
 extension AdminService {
   typealias BlobAnswer = Result<(json: JSONValue, blob: ByteSlice), StatusError>
 
-  /// Bytes of values in one answer at most, but for a single larger one.
-  private static let answerBytes = 1024 * 1024
-  private static let answerEntries = 10_000
   private static let longestWait: Int64 = 600_000
 
   // MARK: Reading
@@ -20,33 +17,7 @@ extension AdminService {
   /// Entries by key, by range, or by tags; of one partition or, one after the other, of all.
   func readState(_ request: JSONValue, respond: @escaping (BlobAnswer) -> Void) throws(StatusError) {
     let engine = try stateEngine(request)
-    var query = StateQuery()
-    query.limit = try number(request, "limit", 1...Int64(Self.answerEntries)).map(Int.init) ?? Self.answerEntries
-    query.bytes = Self.answerBytes
-    query.isDescending = request["descending"]?.bool ?? false
-    query.keysOnly = request["keysOnly"]?.bool ?? false
-    query.tags = try texts(request, "tags")
-    let store = request["store"]?.string ?? ""
-    query.allStores = request["allStores"]?.bool ?? false
-    if query.allStores,
-      let other = ["store", "key", "keyHex", "prefix", "prefixHex", "start", "startHex", "end", "endHex", "tags"]
-        .first(where: { request[$0] != nil })
-    {
-      throw StatusError(.badRequest, "\"allStores\" does not go with \"\(other)\"")
-    }
-    do throws(StateError) {
-      if query.allStores {
-        query.range = StateKey.allStores
-      } else if let key = try bytes(request, "key") {
-        let full = try StateKey(store: store, key).bytes
-        query.range = full..<StateKey.successor(of: full)
-        query.single = full
-      } else {
-        query.range = try range(request, store: store)
-      }
-    } catch {
-      throw StatusError(.badRequest, error.message)
-    }
+    var query = try StateQuery(request)
     let partitions = try wantedPartitions(request, engine)
     let isLinearizable: Bool
     switch request["consistency"]?.string ?? "local" {
@@ -61,52 +32,76 @@ extension AdminService {
         throw StatusError(.badRequest, "\"next\" is not one of an earlier answer")
       }
       first = Int32(partition)
-      do throws(StateError) {
-        if let key = try bytes(next, "key") {
-          query.resume(behind: try StateKey(store: query.allStores ? next["store"]?.string ?? "" : store, key).bytes)
-        }
-      } catch {
-        throw StatusError(.badRequest, "\"next\": \(error.message)")
-      }
+      try query.resume(next)
     }
+    let timeout = try request.number("timeoutMs", 1...Self.longestWait) ?? 30_000
+    let deadline = core.reactor.now + timeout * 1_000_000
     let read = { [self] in
-      gather(query, engine, partitions: first..<partitions.upperBound, into: StateListing(), respond)
+      gather(query, engine, partitions: first..<partitions.upperBound, until: deadline, into: StateListing(), respond)
     }
     guard isLinearizable else { return read() }
     try wait(for: engine, partitions, within: request, respond, then: read)
   }
 
   private func gather(
-    _ query: StateQuery, _ engine: ApplicationEngine, partitions: Range<Int32>, into listing: StateListing,
-    _ respond: @escaping (BlobAnswer) -> Void
+    _ query: StateQuery, _ engine: ApplicationEngine, partitions: Range<Int32>, until deadline: Int64,
+    into listing: StateListing, _ respond: @escaping (BlobAnswer) -> Void
   ) {
     guard let partition = partitions.first, !listing.isFull(query) else {
       return respond(.success((listing.json(next: partitions.first), listing.values)))
     }
-    let name = core.configuration.name.text
-    if !engine.isHere(partition),
-      let owner = core.cluster?.table.owner(
-        of: partition, app: engine.name.text, otherThan: name, now: core.reactor.now)
-    {
-      return respond(
-        .failure(
-          StatusError(
-            .unavailable,
-            "partition \(partition) of \(engine.name) is not worked on by this node but by \(owner): ask there")))
+    let goOn: (Result<StateListing, StatusError>) -> Void = { [self] result in
+      switch result {
+      case .failure(let error): respond(.failure(error))
+      case .success(let listing):
+        if listing.isCut { return respond(.success((listing.json(next: nil), listing.values))) }
+        gather(
+          query.forNextPartition, engine, partitions: partitions.dropFirst().startIndex..<partitions.upperBound,
+          until: deadline, into: listing, respond)
+      }
+    }
+    if !engine.isHere(partition), core.cluster != nil {
+      // The other node may answer with a value as large as a frame.
+      guard listing.values.count == 0 else { return respond(.success((listing.json(next: partition), listing.values))) }
+      return ask(query, engine, partition, until: deadline, for: listing, completion: goOn)
     }
     engine.readState(
       partition, { (view) throws(StateError) in try query.run(on: view, partition: partition, from: listing) }
-    ) {
-      [self] result in
-      switch result {
-      case .failure(let error): respond(.failure(StatusError(error)))
-      case .success(let listing):
-        if listing.isCut { return respond(.success((listing.json(next: nil), listing.values))) }
-        var rest = query
-        rest.resumed = nil
-        gather(
-          rest, engine, partitions: partitions.dropFirst().startIndex..<partitions.upperBound, into: listing, respond)
+    ) { goOn($0.mapError { StatusError($0) }) }
+  }
+
+  /// Asks the node that has a partition, by a record among the writes of its state: it is answered when all before it are done.
+  private func ask(
+    _ query: StateQuery, _ engine: ApplicationEngine, _ partition: Int32, until deadline: Int64, for listing: StateListing,
+    completion: @escaping (Result<StateListing, StatusError>) -> Void
+  ) {
+    let elsewhere = "partition \(partition) of \(engine.name) is not worked on by this node"
+    guard engine.state == .running else {
+      let owner = core.cluster?.table.owner(
+        of: partition, app: engine.name.text, otherThan: core.configuration.name.text, now: core.reactor.now)
+      let place = owner.map { " but by \($0): ask there" } ?? ""
+      return completion(
+        .failure(StatusError(.unavailable, "\(elsewhere)\(place), and it answers no other nodes while it is \(engine.state.rawValue)")))
+    }
+    let left = max(1, (deadline - core.reactor.now) / 1_000_000)
+    let question: ByteSlice
+    do throws(StatusError) {
+      question = try query.question(for: listing, until: grape_realtime_ms() + left)
+    } catch {
+      return completion(.failure(error))
+    }
+    append(question, to: engine, partition, timeout: left) { result in
+      let merged = Result { () throws(StatusError) in
+        do throws(StatusError) {
+          var listing = listing
+          try listing.add(answer: try result.get(), partition: partition)
+          return listing
+        } catch {
+          guard error.status == .deadlineExceeded else { throw error }
+          throw StatusError(error.status, "\(elsewhere), and the one that has it has not answered within \(left) ms")
+        }
       }
+      completion(merged)
     }
   }
 
@@ -115,7 +110,7 @@ extension AdminService {
     for engine: ApplicationEngine, _ partitions: Range<Int32>, within request: JSONValue,
     _ respond: @escaping (BlobAnswer) -> Void, then body: @escaping () -> Void
   ) throws(StatusError) {
-    let timeout = try number(request, "timeoutMs", 1...Self.longestWait) ?? 30_000
+    let timeout = try request.number("timeoutMs", 1...Self.longestWait) ?? 30_000
     var isOver = false
     engine.whenApplied(partitions) {
       guard !isOver else { return }
@@ -141,7 +136,7 @@ extension AdminService {
     guard let items = request["writes"]?.array, !items.isEmpty else {
       throw StatusError(.badRequest, "the request has no \"writes\"")
     }
-    let timeout = try number(request, "timeoutMs", 1...Self.longestWait) ?? 30_000
+    let timeout = try request.number("timeoutMs", 1...Self.longestWait) ?? 30_000
     let store = request["store"]?.string ?? ""
     let fixed = try wantedPartition(request, engine)
     var byPartition: [Int32: (indexes: [Int], writer: ByteWriterBox)] = [:]
@@ -164,6 +159,7 @@ extension AdminService {
     }
   }
 
+  /// Appends a record of writes, or a question, and waits for what comes of it.
   private func append(
     _ writes: ByteSlice, to engine: ApplicationEngine, _ partition: Int32, timeout: Int64,
     completion: @escaping (Result<ByteSlice, StatusError>) -> Void
@@ -219,7 +215,7 @@ extension AdminService {
     default: throw StatusError(.badRequest, "a write's \"op\" is put, remove, cas or append")
     }
     func piece(_ member: String) throws(StatusError) -> ByteSlice? {
-      guard let size = try number(item, member, 0...Int64(StateLimits.value)).map(Int.init) else { return nil }
+      guard let size = try item.number(member, 0...Int64(StateLimits.value)).map(Int.init) else { return nil }
       guard position + size <= blob.count else {
         throw StatusError(.badRequest, "the blob ends before the write's \"\(member)\"")
       }
@@ -235,10 +231,10 @@ extension AdminService {
     guard trigger.isEmpty || engine.slotNames.contains(trigger) else {
       throw StatusError(.noSuchSlot, "\(engine.name) has no slot \"\(trigger)\" to be triggered")
     }
-    let ttl = try number(item, "ttlMs", 1...Self.longestTTL)
-    let tags = try texts(item, "tags")
+    let ttl = try item.number("ttlMs", 1...Self.longestTTL)
+    let tags = try item.texts("tags")
     do throws(StateError) {
-      guard let key = try bytes(item, "key") else { throw StateError(.invalidArgument, "a write has no \"key\"") }
+      guard let key = try item.bytes("key") else { throw StateError(.invalidArgument, "a write has no \"key\"") }
       let full = try StateKey(store: store, key)
       // What the trigger's event has besides: the headers that say where it comes from.
       let event = key.count + (value?.count ?? 0) + Self.triggerHeaders
@@ -277,9 +273,9 @@ extension AdminService {
 
   /// The partition that the request names, by number or by the key of the events it belongs to.
   private func wantedPartition(_ request: JSONValue, _ engine: ApplicationEngine) throws(StatusError) -> Int32? {
-    if let number = try number(request, "partition", 0...Int64(engine.partitions) - 1) { return Int32(number) }
+    if let number = try request.number("partition", 0...Int64(engine.partitions) - 1) { return Int32(number) }
     do throws(StateError) {
-      guard let key = try bytes(request, "eventKey") else { return nil }
+      guard let key = try request.bytes("eventKey") else { return nil }
       return ByteSlice(key).withUnsafeBytes { Partitioner.partition(forKey: $0, of: engine.partitions) }
     } catch {
       throw StatusError(.badRequest, error.message)
@@ -289,56 +285,6 @@ extension AdminService {
   private func wantedPartitions(_ request: JSONValue, _ engine: ApplicationEngine) throws(StatusError) -> Range<Int32> {
     if let one = try wantedPartition(request, engine) { return one..<one + 1 }
     return 0..<engine.partitions
-  }
-
-  private func range(_ request: JSONValue, store: String) throws(StateError) -> Range<ByteSlice> {
-    func bound(_ member: String) throws(StateError) -> [UInt8]? {
-      guard let bytes = try bytes(request, member) else { return nil }
-      guard bytes.count <= StateLimits.key else {
-        throw StateError(.tooLarge, "\"\(member)\" has \(bytes.count) bytes, a key at most \(StateLimits.key)")
-      }
-      return bytes
-    }
-    let prefix = try StateKey.range(store: store, prefix: try bound("prefix") ?? [])
-    var (first, end) = (prefix.lowerBound, prefix.upperBound)
-    if let start = try bound("start") { first = max(first, try StateKey.range(store: store, prefix: start).lowerBound) }
-    if let last = try bound("end") {
-      let last = try StateKey.range(store: store, prefix: last).lowerBound
-      guard last >= first else { throw StateError(.invalidArgument, "the range ends before it begins") }
-      end = min(end, last)
-    }
-    // What begins behind the prefix has nothing in it.
-    return first..<max(first, end)
-  }
-
-  private func number(
-    _ json: JSONValue, _ member: String, _ range: ClosedRange<Int64>
-  ) throws(StatusError) -> Int64? {
-    guard let value = json[member], value != .null else { return nil }
-    guard let number = value.int, range.contains(number) else {
-      throw StatusError(
-        .badRequest, "\"\(member)\" is \(value.text); \(range.lowerBound) to \(range.upperBound) is possible")
-    }
-    return number
-  }
-
-  private func texts(_ json: JSONValue, _ member: String) throws(StatusError) -> [String] {
-    guard let value = json[member], value != .null else { return [] }
-    guard let list = value.array, let texts = Optional(list.compactMap(\.string)), texts.count == list.count else {
-      throw StatusError(.badRequest, "\"\(member)\" is a list of texts, not \(value.text)")
-    }
-    return texts
-  }
-
-  /// Bytes as a text `NAME`, or as hexadecimal digits in `NAMEHex`; nil: neither is there.
-  private func bytes(_ json: JSONValue, _ member: String) throws(StateError) -> [UInt8]? {
-    if let text = json[member]?.string { return Array(text.utf8) }
-    guard let digits = json[member + "Hex"]?.string else { return nil }
-    guard let bytes = [UInt8](hexadecimal: digits) else {
-      throw StateError(
-        .invalidArgument, "\"\(member)Hex\" is \"\(digits)\": an even number of hexadecimal digits is possible")
-    }
-    return bytes
   }
 }
 
@@ -392,35 +338,5 @@ extension StateWrite.Outcome.Result {
     case .done: "done"
     case .tooLarge: "too-large"
     }
-  }
-}
-
-extension StatusError {
-  /// A failure of state, as clients are told.
-  init(_ error: StateError) {
-    let status: Status =
-      switch error.code {
-      case .invalidArgument: .badRequest
-      case .tooLarge: .tooLarge
-      case .unavailable, .system: .unavailable
-      default: .internal
-      }
-    self.init(status, error.message)
-  }
-}
-
-extension [UInt8] {
-  /// The bytes that hexadecimal digits stand for; nil if they are none.
-  init?(hexadecimal text: String) {
-    let digits = text.utf8.map { byte -> UInt8? in
-      switch byte {
-      case 0x30...0x39: byte - 0x30
-      case 0x61...0x66: byte - 0x61 + 10
-      case 0x41...0x46: byte - 0x41 + 10
-      default: nil
-      }
-    }
-    guard digits.count % 2 == 0, !digits.contains(nil) else { return nil }
-    self = stride(from: 0, to: digits.count, by: 2).map { digits[$0]! << 4 | digits[$0 + 1]! }
   }
 }

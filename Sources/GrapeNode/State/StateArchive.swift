@@ -1,5 +1,6 @@
 internal import CGrapeLinux
 internal import GrapeCore
+internal import GrapeEngine
 internal import GrapeLog
 internal import GrapeReactor
 internal import GrapeStore
