@@ -6,6 +6,8 @@ harm is checked all the same: its own bookkeeping and the fencing of its transac
 
 import contextlib
 import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -81,6 +83,34 @@ class Faults(ClusterCase):
         self.nodes = [node for node in nodes if node.process.poll() is None]
         self.wait_spread()
         print_measured("nodes came and went", seed=self.seed, events=self.finish(loads))
+
+    def test_clocks_that_differ_are_noticed_and_do_no_harm(self):
+        library = self.folder / "clock_shift.so"
+        compiler = shutil.which("cc") or shutil.which("clang")
+        source = pathlib.Path(__file__).with_name("clock_shift.c")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source], check=True, timeout=60)
+        [n1] = self.start_nodes(1)
+        self.deploy_counter(n1)
+        n2 = self.make_node("n2")
+        n2.within = ("env", f"LD_PRELOAD={library}", "GRAPE_CLOCK_SHIFT_MS=90000")
+        n2.start()
+        self.nodes.append(n2)
+        self.wait_spread()
+        loads = self.loads([n1, n2])
+
+        def ahead(node, other):
+            for found in node.grape("cluster", "--json").json["nodes"]:
+                if found["node"] == other.name:
+                    return found["clockAheadMs"]
+
+        self.eventually(lambda: abs((ahead(n1, n2) or 0) - 90_000) < 5_000, "n1 knows that n2 is ahead", PATIENCE)
+        self.eventually(lambda: abs((ahead(n2, n1) or 0) + 90_000) < 5_000, "n2 knows that n1 is behind", PATIENCE)
+        self.assertRegex(n1.grape("cluster").text, r"n2: its clock is .* ahead of this node's")
+        self.assertIn("the clock of another node differs", n1.log.read_text())
+        self.assertIn('grape_cluster_clock_ahead_seconds{peer="n2"}', n1.grape("stats", "--prometheus").text)
+        for load in loads:
+            load.wait_for(300)
+        self.finish(loads)
 
     def test_a_node_that_was_frozen_for_longer_than_its_session_does_no_harm(self):
         n1, n2 = self.start_nodes(2)

@@ -98,11 +98,17 @@ struct ClusterReport {
     nodes.filter(isUp).flatMap { node -> [String] in
       let name = node["node"]?.string ?? ""
       let own = node["problem"]?.string.map { ["\(name): \($0)"] } ?? []
-      return own
+      return own + clockProblem(node)
         + (node["apps"]?.array ?? []).compactMap { app in
           app["problem"]?.string.map { "\(name), \(app["name"]?.string ?? ""): \($0)" }
         }
     }
+  }
+
+  private func clockProblem(_ node: JSONValue) -> [String] {
+    guard let ahead = node["clockAheadMs"]?.int, abs(ahead) >= 1_000 else { return [] }
+    let apart = Format.milliseconds(Double(abs(ahead)))
+    return ["\(node["node"]?.string ?? ""): its clock is \(apart) \(ahead < 0 ? "behind" : "ahead of") this node's: set the clocks (NTP)"]
   }
 
   /// Numbers as ranges: 0-3, 7.

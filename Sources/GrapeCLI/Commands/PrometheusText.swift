@@ -17,6 +17,11 @@ struct PrometheusText {
     let node = [("node", stats["node"]?.string ?? "")]
     add("grape_node_uptime_seconds", .gauge, "Time since the node's start.", stats["uptimeMs"], scale: 0.001, node)
     if let log = stats["log"] { if log["kind"]?.string == "kafka" { addKafka(log) } else { addLog(log) } }
+    for clock in stats["clocks"]?.array ?? [] {
+      add(
+        "grape_cluster_clock_ahead_seconds", .gauge, "By how much the clock of another node is ahead of this one's.",
+        clock["aheadMs"], scale: 0.001, [("peer", clock["node"]?.string ?? "")])
+    }
     for app in stats["apps"]?.array ?? [] { add(app) }
   }
 

@@ -109,7 +109,7 @@ final class AdminService {
   /// The nodes that share the log. This one as it is now.
   private var cluster: JSONValue {
     var table = core.cluster?.table ?? NodeTable(now: core.reactor.now)
-    table.heard(core.configuration.name.text, selfDescription, now: core.reactor.now, isOld: false)
+    table.heard(core.configuration.name.text, selfDescription, now: core.reactor.now, time: core.reactor.clock.wall, isOld: false)
     return ["node": .string(core.configuration.name.text), "nodes": table.json(now: core.reactor.now)]
   }
 
@@ -139,8 +139,14 @@ final class AdminService {
     core.intake.flush()
     return [
       "timeMs": .int(grape_realtime_ms()), "node": .string(core.configuration.name.text), "uptimeMs": .int(uptime),
-      "log": log.statistics(), "apps": .array(sortedEngines.map { statistics($0) }),
+      "log": log.statistics(), "clocks": clocks, "apps": .array(sortedEngines.map { statistics($0) }),
     ]
+  }
+
+  /// By how much the other nodes' clocks are ahead.
+  private var clocks: JSONValue {
+    let found = core.cluster?.table.clocks(otherThan: core.configuration.name.text, now: core.reactor.now) ?? []
+    return .array(found.map { ["node": .string($0.node), "aheadMs": .int($0.ahead)] })
   }
 
   private func statistics(_ engine: ApplicationEngine) -> JSONValue {

@@ -18,6 +18,8 @@ final class ClusterView {
   private var follower: TopicFollower?
   private var isSpeaking = false
   private var isClosed = false
+  /// Nodes whose clocks differ too much.
+  private var apart: Set<String> = []
   /// What lies before it was there when this node came.
   private var beginning: Int64 = 0
 
@@ -64,7 +66,24 @@ final class ClusterView {
     let node = String(decoding: key, as: UTF8.self)
     // What somebody else wrote there is no node.
     guard (try? NodeName(node)) != nil, let description = try? JSONValue(parsing: value) else { return }
-    table.heard(node, description, now: reactor.now, isOld: placed.offset < beginning)
+    table.heard(node, description, now: reactor.now, time: reactor.clock.wall, isOld: placed.offset < beginning)
+    if node != name { noteClock(of: node) }
+  }
+
+  /// Says once that another's clock differs, and once that it does not any more.
+  private func noteClock(of node: String) {
+    guard let ahead = table.entries[node]?.clockAhead else { return }
+    let isApart = abs(ahead) >= NodeTable.clockTolerance
+    guard isApart != apart.contains(node) else { return }
+    if isApart {
+      apart.insert(node)
+      logger.warning(
+        "the clock of another node differs from this one's: events with a deadline that one accepts and the other runs expire early or late; set the clocks (NTP)",
+        metadata: ["node": "\(node)", "ahead.ms": "\(ahead)"])
+    } else {
+      apart.remove(node)
+      logger.info("the clock of another node agrees with this one's again", metadata: ["node": "\(node)"])
+    }
   }
 
   /// Says how things are, now and then again and again. One statement is under way at a time: while the log is away there are no more.
