@@ -41,6 +41,9 @@ extension ApplicationEngine {
           }
           schedulePump()
         case .failure(let error) where error.code == .offsetOutOfRange: skipWrites(index)
+        case .failure(let error) where error.code == .noSuchTopic && environment.sharesLog:
+          chores[index].readNothing()
+          topicIsGone(index, error)
         case .failure(let error) where error.code == .closed || error.code == .noSuchTopic: break
         case .failure(let error):
           problem = "cannot read \(writesTopic)/\(lanes[index].partition) at \(position): \(error.message)"

@@ -39,6 +39,8 @@ extension ApplicationEngine {
       schedulePump()
     case .failure(let error) where error.code == .offsetOutOfRange:
       skipDropped(lane: index, offset)
+    case .failure(let error) where error.code == .noSuchTopic && environment.sharesLog:
+      topicIsGone(index, error)
     case .failure(let error) where error.code == .closed || error.code == .noSuchTopic:
       break  // The node is stopping, or the application is being removed.
     case .failure(let error):
@@ -51,6 +53,11 @@ extension ApplicationEngine {
         schedulePump()
       }
     }
+  }
+
+  /// Somebody has deleted it, with what was in it; or the application is being removed, which this node will hear of. The lane waits until there is one.
+  func topicIsGone(_ index: Int, _ error: LogError) {
+    if tenures[index].isHere { reset(lane: index, error) }
   }
 
   /// Retention has overtaken the application: it goes on with what is left, and says so.

@@ -112,6 +112,39 @@ class Faults(ClusterCase):
             load.wait_for(300)
         self.finish(loads)
 
+    def test_what_is_too_large_for_a_topic_fails_alone(self):
+        """Of clients: an answer. Of handlers: the event at fault is set aside, and those with it and behind it are done."""
+        configuration = self.folder / "small.yaml"
+        configuration.write_text('kafka: {topic-settings: {max.message.bytes: "200000"}}\n')
+        [node] = self.start_nodes(1, "--config", os.fspath(configuration))
+        code = """
+    @app.on("make")
+    def make(event, context):
+        context.emit("made", b"x" * int(event.value), key=event.key)
+
+    @app.on("made")
+    def made(event, context):
+        context.state.put(event.key, event.value[:1])
+        """
+        profile = {"retry": {"attempts": 2, "backoff": "10ms"}}
+        node.deploy(self.python_app("large", code, {"make": ["made"], "made": []}, profile=profile, partitions=1))
+        with node.client(timeout=60) as client:
+            refused = client.exec("large@made", b"x" * 300_000, b"k")
+            self.assertEqual(refused.status, 6, refused)
+            for number in range(40):
+                size = b"300000" if number == 20 else b"100"
+                self.assertEqual(client.exec("large@make", size, b"k%d" % number).topic, "large.events")
+        # Not `grape stats --wait-idle`, which ends when the refusal is seen for a moment.
+        self.eventually(
+            lambda: (found := node.app_stats("large"))["lag"] == 0 and found["idle"] and found["deadLetters"] == 1, "all is done", PATIENCE)
+        self.assertEqual(
+            sorted(entry.key for entry in node.state("large")), sorted(b"k%d" % number for number in range(40) if number != 20))
+        [dead] = node.records("large.dead")
+        self.assertEqual(dead.key, b"k20")
+        self.assertEqual(len(node.records("large.events", "made")), 39)
+        self.assertIsNone(node.app_stats("large")["problem"])
+        self.assertIn("too large", node.grape("app", "logs", "large").text)
+
     def test_a_node_that_was_frozen_for_longer_than_its_session_does_no_harm(self):
         n1, n2 = self.start_nodes(2)
         self.deploy_counter(n1)

@@ -30,12 +30,15 @@ final class RDKafkaClient: @unchecked Sendable {
     var kept: [PreparedTransaction] = []
     /// Called for each message instead of a delivery report.
     let acknowledged: Acknowledged?
+    /// Called for each error that has no other way, instead of a line in the log.
+    let failed: Failed?
     /// Where librdkafka finds this.
     let acknowledger = UnsafeMutablePointer<grape_kafka_acknowledger>.allocate(capacity: 1)
 
-    init(log: (@Sendable (KafkaLogLine) -> Void)?, acknowledged: Acknowledged?) {
+    init(log: (@Sendable (KafkaLogLine) -> Void)?, acknowledged: Acknowledged?, failed: Failed?) {
       self.log = log
       self.acknowledged = acknowledged
+      self.failed = failed
       acknowledger.initialize(
         to: grape_kafka_acknowledger(
           call: { message, opaque in
@@ -50,11 +53,17 @@ final class RDKafkaClient: @unchecked Sendable {
   /// Told what became of a message, on a thread of librdkafka's, which it must not block.
   typealias Acknowledged = @Sendable (UnsafePointer<rd_kafka_message_t>) -> Void
 
-  /// - Parameter acknowledged: of a producer: is told of messages as soon as that can be, instead of the ledger when the client is polled.
+  /// Told of an error and what librdkafka says of it.
+  typealias Failed = @Sendable (rd_kafka_resp_err_t, String) -> Void
+
+  /// - Parameters:
+  ///   - acknowledged: of a producer: is told of messages as soon as that can be, instead of the ledger when the client is polled.
+  ///   - failed: of a consumer: is told of errors that come with no message, by the thread that takes messages.
   ///
   /// Errors: `invalidArgument` with the setting that librdkafka refused (never its value).
   init(
-    _ role: Role, _ configuration: KafkaConfiguration, own: [(name: String, value: String)], acknowledged: Acknowledged? = nil
+    _ role: Role, _ configuration: KafkaConfiguration, own: [(name: String, value: String)], acknowledged: Acknowledged? = nil,
+    failed: Failed? = nil
   ) throws(LogError) {
     guard let conf = rd_kafka_conf_new() else { throw LogError(.failed, "librdkafka has no memory") }
     // librdkafka takes the configuration over once the client is there.
@@ -67,7 +76,7 @@ final class RDKafkaClient: @unchecked Sendable {
     for (name, value) in general + given.sorted(by: { $0.key < $1.key }) + own {
       try Self.set(conf, name, value)
     }
-    let context = Unmanaged.passRetained(Context(log: configuration.log, acknowledged: acknowledged))
+    let context = Unmanaged.passRetained(Context(log: configuration.log, acknowledged: acknowledged, failed: failed))
     rd_kafka_conf_set_opaque(conf, context.toOpaque())
     rd_kafka_conf_set_log_cb(conf) { client, level, facility, text in
       guard let client, let opaque = rd_kafka_opaque(client) else { return }
@@ -83,6 +92,13 @@ final class RDKafkaClient: @unchecked Sendable {
       rd_kafka_conf_set_dr_msg_cb(conf) { _, message, opaque in
         guard let message, let opaque else { return }
         Unmanaged<Context>.fromOpaque(opaque).takeUnretainedValue().ledger?.report(message)
+      }
+    }
+    if failed != nil {
+      rd_kafka_conf_set_error_cb(conf) { _, code, reason, opaque in
+        guard let opaque else { return }
+        Unmanaged<Context>.fromOpaque(opaque).takeUnretainedValue().failed?(
+          rd_kafka_resp_err_t(code), reason.map { String(cString: $0) } ?? "")
       }
     }
     if role == .member {

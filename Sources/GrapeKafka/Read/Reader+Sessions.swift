@@ -48,6 +48,7 @@ extension Reader {
       total += count
       // Who waits for a read is not kept waiting by what others have to be told.
     } while total < Self.mostAtOnce
+    for error in reported.take() { handle(error.code, error.reason) }
     if total == 0 { return false }
     let share = readAhead
     for session in touched where sessions[session.partition] === session {
@@ -86,6 +87,19 @@ extension Reader {
     let offset = message.pointee.offset
     rd_kafka_message_destroy(message)
     if code == RD_KAFKA_RESP_ERR__PARTITION_EOF { return session.reachedEnd(offset) }
+    fail(session, code)
+  }
+
+  /// An error that came without a message. It names its partition as `topic [number]`.
+  private func handle(_ code: rd_kafka_resp_err_t, _ reason: String) {
+    let about = sessions.values.filter { session in
+      session.isFetching && reason.contains("\(directory.clusterName(session.partition.topic)) [\(session.partition.partition)]")
+    }
+    configuration.log?(KafkaLogLine(level: 3, facility: "READ", message: reason))
+    for session in about where sessions[session.partition] === session { fail(session, code) }
+  }
+
+  private func fail(_ session: PartitionSession, _ code: rd_kafka_resp_err_t) {
     let partition = session.partition
     let error = KafkaError.log(code, "reading \(partition)")
     switch error.code {

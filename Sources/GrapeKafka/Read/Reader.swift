@@ -40,6 +40,24 @@ final class Reader: @unchecked Sendable {
     let partition: Int32
   }
 
+  /// Errors that librdkafka tells of without a message, though they are about one partition: of topics that are gone, or not to be read.
+  final class Reported: Sendable {
+    private let errors = Mutex<[(code: rd_kafka_resp_err_t, reason: String)]>([])
+    private static let limit = 1_000
+
+    func add(_ code: rd_kafka_resp_err_t, _ reason: String) {
+      errors.withLock { if $0.count < Self.limit { $0.append((code, reason)) } }
+    }
+
+    func take() -> [(code: rd_kafka_resp_err_t, reason: String)] {
+      errors.withLock { errors in
+        defer { errors = [] }
+        return errors
+      }
+    }
+  }
+
+  let reported = Reported()
   let inbox = Mutex(Inbox())
   private let turn = Mutex(())
   let wakeup = Wakeup()
@@ -69,7 +87,9 @@ final class Reader: @unchecked Sendable {
     self.configuration = configuration
     self.directory = directory
     self.queries = queries
-    client = try RDKafkaClient(.consumer, configuration, own: Self.defaults(configuration) + Self.settings)
+    let reported = reported
+    client = try RDKafkaClient(
+      .consumer, configuration, own: Self.defaults(configuration) + Self.settings, failed: { reported.add($0, $1) })
     queue = RDKafkaQueue(client)
     queue.signal(wakeup)
   }

@@ -15,6 +15,7 @@ final class TopicFollower {
   private var watch: WatchToken?
   private var isClosed = false
   private var onProgress: ((Progress) -> Void)?
+  private var lastFailure: LogError.Code?
 
   enum Progress {
     /// There was nothing more to be read, for the first time.
@@ -73,6 +74,7 @@ final class TopicFollower {
     guard !isClosed else { return }
     switch result {
     case .success(let read):
+      lastFailure = nil
       for batch in read.batches { take(batch) }
       // The end that comes with records may be behind the true one, which the watch tells soon enough, but for who waits to have all that
       // was there.
@@ -81,22 +83,26 @@ final class TopicFollower {
       position = max(position, read.bounds.end)
       wait()
     case .failure(let error) where error.code == .offsetOutOfRange: skip()
-    case .failure(let error) where error.code == .closed || error.code == .noSuchTopic: break
+    case .failure(let error) where error.code == .closed: break
     case .failure(let error):
-      logger.error("a topic cannot be read", metadata: ["topic": "\(place)", "error": "\(error)"])
+      // Said once, however often it is tried.
+      if lastFailure != error.code {
+        logger.error("a topic cannot be read", metadata: ["topic": "\(place)", "error": "\(error)"])
+      }
+      lastFailure = error.code
       onProgress?(.failed(error))
       retry()
     }
   }
 
-  /// Retention has dropped what was to be read next.
+  /// Retention has dropped what was to be read next, or the topic was made anew.
   private func skip() {
     log.bounds(
       of: place,
       completion: reactor.completion { [weak self] result in
         guard let self else { return }
         guard case .success(let bounds) = result else { return retry() }
-        position = max(position, bounds.start)
+        position = position > bounds.end ? bounds.start : max(position, bounds.start)
         read()
       })
   }
