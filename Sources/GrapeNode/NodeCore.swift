@@ -397,7 +397,8 @@ final class NodeCore {
       reactor: reactor, gate: gate, intake: intake, calls: calls,
       engine: { [unowned self] in engines[$0] },
       requests: { [unowned self] in requests[$0] }, admin: admin,
-      eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit)
+      eventLimit: configuration.eventLimit, batchLimit: batchLimit, frameLimit: FrameHeader.defaultLimit,
+      endsLate: sharesLog)
     let session = ClientSession(connection, source: source, services: services) { [unowned self] session in
       sessions[ObjectIdentifier(session)] = nil
       if let source { sources.ended(session, of: source) }

@@ -14,7 +14,8 @@ import time
 import unittest
 
 import broker
-from cluster import PARTITIONS, PATIENCE, SESSION, Callers, ClusterCase, Load, print_measured
+from cluster import PARTITIONS, PATIENCE, SESSION, Callers, ClusterCase, Load, key_of, print_measured
+from protocol_client import Failure
 
 #: A member that was lost is replaced this long after its last sign of life, on a busy machine.
 REPLACED = SESSION + 20
@@ -111,6 +112,47 @@ class Faults(ClusterCase):
         for load in loads:
             load.wait_for(300)
         self.finish(loads)
+
+    def test_topics_that_somebody_deletes_are_missed_by_name_and_used_again_when_they_are_there(self):
+        n1, n2 = self.start_nodes(2)
+        cluster = n1.cluster
+        if "security.protocol" in cluster.settings:
+            self.skipTest("topics are made by hand, which is done without TLS and passwords")
+        self.deploy_counter(n1)
+        self.deploy_counter(n1, "other")
+        self.wait_spread()
+        self.wait_spread(app="other")
+        replies = [f"_grape.replies.{node.name}" for node in self.nodes]
+        for topics in (["count.events"], ["count.state"], ["count.writes"], replies):
+            with self.subTest(topics):
+                for topic in topics:
+                    cluster.delete_topics(n1.namespace + topic)
+                if topics is not replies:
+                    for node in self.nodes:
+                        # Where nothing is read of it that is noticed at the next commit.
+                        def missed():
+                            with contextlib.suppress(Failure, OSError), node.client(timeout=5) as client:
+                                for partition in range(PARTITIONS):
+                                    client.send_exec("count@in", b"x", key_of(partition))
+                                    write = {"op": "remove", "key": "x"}
+                                    client.request_once("state.write", app="count", partition=partition, writes=[write], timeoutMs=100)
+                            return topics[0] in (self.stats(node, "count")["problem"] or "")
+                        self.eventually(missed, f"{node.name} misses {topics[0]}", PATIENCE)
+                        self.assertRegex(node.grape("stats", "--prometheus").text, r'grape_app_failed\{[^}]*"count"[^}]*\} 1')
+                        self.assertIsNone(self.stats(node, "other")["problem"])
+                with broker.Peer(cluster.address) as peer:
+                    for topic in topics:
+                        peer.create_topic(n1.namespace + topic, 1 if topics is replies else PARTITIONS)
+                for node in self.nodes:
+                    for app in ("other", "count"):
+                        for partition in range(PARTITIONS):
+                            def answered():
+                                with node.client(timeout=PATIENCE) as client:
+                                    answer = client.exec(f"{app}@ask", b"x", key_of(partition), block=True, timeout_ms=2_000)
+                                return getattr(answer, "status", None) == 0
+                            self.eventually(answered, f"{app} answers in partition {partition} through {node.name}", PATIENCE)
+                for node in self.nodes:
+                    self.eventually(lambda: self.stats(node, "count")["problem"] is None, f"{node.name} has no problem any more", PATIENCE)
 
     def test_what_is_too_large_for_a_topic_fails_alone(self):
         """Of clients: an answer. Of handlers: the event at fault is set aside, and those with it and behind it are done."""

@@ -19,6 +19,8 @@ struct ClientServices {
   var eventLimit: Int
   var batchLimit: Int
   var frameLimit: Int
+  /// What a read says of the log's end may be a moment old: what was acknowledged may lie behind it.
+  var endsLate: Bool
 }
 
 /// One client: takes its requests, gives the answers. Lives on the reactor's thread.
@@ -498,7 +500,25 @@ final class ClientSession: SourceTable.Holder {
         case .success(let read) where read.batches.isEmpty && wait > 0:
           // Nothing is there up to the end, whatever compaction has taken before it.
           waitForMore(id, place, max(offset, read.bounds.end), maxBytes, wait)
-        case .success(let read): fetched(id, read, offset)
+        case .success(let read):
+          guard services.endsLate, let last = read.batches.last, last.lastOffset + 1 >= read.bounds.end else {
+            return fetched(id, read, offset)
+          }
+          confirmEnd(id, place, read, offset)
+        case .failure(let error): fail(id, StatusError(error))
+        }
+      })
+  }
+
+  /// Whoever reads up to the end has then read all that anybody was told to be in the log before.
+  private func confirmEnd(_ id: UInt64, _ place: TopicPartition, _ read: ReadResult, _ offset: Int64) {
+    services.gate.log.bounds(
+      of: place,
+      completion: services.reactor.completion { [self] result in
+        switch result {
+        case .success(let bounds):
+          let end = max(bounds.end, read.bounds.end)
+          fetched(id, ReadResult(batches: read.batches, bounds: PartitionBounds(start: read.bounds.start, end: end)), offset)
         case .failure(let error): fail(id, StatusError(error))
         }
       })
