@@ -50,7 +50,7 @@ GOLDEN = ROOT / "scripts" / "golden"
 VENV_PACKAGES = ("kafka-python==3.0.12", "zstandard==0.25.0", "noida-db==0.2.3")
 
 #: How long a step may take before it is ended, in seconds. Builds from nothing on two slow cores are the longest.
-BUILD_LIMIT, TEST_LIMIT = 30 * 60, 25 * 60
+BUILD_LIMIT, TEST_LIMIT, ALL_ON_KAFKA_LIMIT = 30 * 60, 25 * 60, 90 * 60
 #: While a step runs and says nothing to the terminal, a sign of life comes this often, in seconds.
 SIGN_OF_LIFE = 60
 
@@ -286,7 +286,7 @@ class Tests:
         command = [*python, "-B", ROOT / "scripts" / "unittests.py", LOGS / f"{name}.counts", folder, *patterns]
         counts = LOGS / f"{name}.counts"
         counts.unlink(missing_ok=True)
-        step = Step(name, self.verbose).run(command, TEST_LIMIT, environment)
+        step = Step(name, self.verbose).run(command, ALL_ON_KAFKA_LIMIT if name == "e2e-kafka-all" else TEST_LIMIT, environment)
         count = Count(*map(int, counts.read_text().split())) if counts.exists() else Count(failed=1)
         if not may_skip and count.skipped:
             count = Count(count.passed, count.failed + count.skipped)

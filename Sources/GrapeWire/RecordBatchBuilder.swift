@@ -69,6 +69,13 @@ public struct RecordBatchBuilder: ~Copyable {
   /// Where the batch stands now.
   public var mark: Mark { Mark(bytes: writer.count, records: recordCount, maxTimestamp: maxTimestamp) }
 
+  /// Puts a number, big-endian, in the place of what was appended, to end at byte `end` of the batch as it is now (`byteCount`). Precondition: there are
+  /// so many bytes.
+  public mutating func patch<Value: FixedWidthInteger>(_ value: Value, endingAt end: Int) {
+    precondition(end <= writer.count && end - MemoryLayout<Value>.size >= RecordBatch.headerSize)
+    writer.patch(value, at: end - MemoryLayout<Value>.size)
+  }
+
   /// Forgets the records appended since `mark`. Precondition: the mark is of this batch.
   public mutating func rollBack(to mark: Mark) {
     writer.truncate(to: mark.bytes)

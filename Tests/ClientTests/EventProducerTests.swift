@@ -191,9 +191,10 @@ import Testing
     ) { firsts.insert($0.firstEvent) }
     try send(producer, EventTemplate(event: "e"), count: 1000)
     let marks = log.seen().compactMap { $0.provenance }
-    #expect(marks.allSatisfy { $0.starts(with: Array("run1".utf8)) && $0.count == 12 })
+    #expect(marks.allSatisfy { $0.starts(with: Array("run1".utf8)) && $0.count == 16 })
     #expect(marks.count == log.batches())
-    let named = Set(marks.map { mark in mark[4...].reduce(Int64(0)) { $0 << 8 | Int64($1) } })
+    let named = Set(marks.map { mark in mark[4..<12].reduce(Int64(0)) { $0 << 8 | Int64($1) } })
+    #expect(marks.reduce(0) { $0 + $1[12...].reduce(0) { $0 << 8 | Int($1) } } == 1000)
     #expect(named == firsts)
     #expect(firsts.contains(100))
   }

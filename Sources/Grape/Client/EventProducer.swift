@@ -15,8 +15,9 @@ public struct ProducerConfiguration: Sendable {
   public var acknowledgementTimeout: Duration = .seconds(60)
   /// How long a full queue is waited for, without any progress, before its refusal is thrown.
   public var queueFullPatience: Duration = .seconds(60)
-  /// If given, the first record of every batch gets a header `EventProducer.provenanceHeader` with these bytes and, as
-  /// `i64`, the number of the frame's first event; so a reader can tell which frames of a producer that died arrived.
+  /// If given, the first record of every batch gets a header `EventProducer.provenanceHeader` with these bytes, as `i64` the number
+  /// of the frame's first event, and as `u32` the number of records in the batch; so a reader can tell which frames of a producer that died arrived, also
+  /// where the log puts records into other batches.
   public var provenance: [UInt8]?
   /// Number of the first event.
   public var firstEvent: Int64 = 0
@@ -93,6 +94,8 @@ public final class EventProducer {
   private let sending: (Range<Int64>) throws -> Void
   private let compressor: ZstdCompressor?
   private let builders: UnsafeMutablePointer<RecordBatchBuilder>
+  /// By partition: where the count in the first record of the batch ends.
+  private var countEnds: [Int]
 
   private var now: Int64 = 0
   private var collectedBytes = 0
@@ -126,6 +129,7 @@ public final class EventProducer {
     nextEvent = configuration.firstEvent
     builders = .allocate(capacity: Int(partitions))
     for index in 0..<Int(partitions) { (builders + index).initialize(to: RecordBatchBuilder()) }
+    countEnds = [Int](repeating: 0, count: Int(partitions))
   }
 
   deinit {
@@ -163,6 +167,8 @@ public final class EventProducer {
       let first = provenanceSection(template)
       builder.pointee.append(key: key, value: value, headerSection: first.unsafeBytes, timestamp: now)
       withExtendedLifetime(first) {}
+      // The section is what a record ends with, and the count what the section ends with.
+      countEnds[Int(partition)] = builder.pointee.byteCount
     } else {
       builder.pointee.append(key: key, value: value, headerSection: section, timestamp: now)
     }
@@ -178,6 +184,8 @@ public final class EventProducer {
     var value = ByteWriter(capacity: 32)
     value.bytes(configuration.provenance ?? [])
     value.i64(nextEvent - collectedEvents)
+    // Known when the batch is whole.
+    value.u32(0)
     return EventTemplate.encode(
       template.event, template.headers + [.init(Self.provenanceHeader, value.finish())])
   }
@@ -198,6 +206,9 @@ public final class EventProducer {
       let builder = builders + Int(partition)
       guard !builder.pointee.isEmpty else { continue }
       let capacity = min(builder.pointee.byteCount + 1024, configuration.frameBytes + 1024)
+      if configuration.provenance != nil {
+        builder.pointee.patch(UInt32(builder.pointee.recordCount), endingAt: countEnds[Int(partition)])
+      }
       let batch = try builder.pointee.take(compressor: compressor, nextCapacity: capacity)
       batches.append((partition, batch.bytes))
       counts.append(batch.recordCount)

@@ -41,29 +41,38 @@ struct ArrivedEvents {
         }
       }
       guard !result.batches.isEmpty else { return }
-      for batch in result.batches {
-        if let first = try frame(of: batch) {
-          let header = try RecordBatchHeader(batch.unsafeBytes)
-          // As many as were sent, whether or not each is still kept.
-          if header.baseOffset >= cursor { counts[first, default: 0] += Int64(header.lastOffsetDelta) + 1 }
-        }
-      }
+      for batch in result.batches { try count(batch, from: cursor, &counts) }
       cursor = result.nextOffset
     }
   }
 
-  /// Number of the first event of the frame that a batch came with; nil if it is not of this ingest.
-  private func frame(of batch: ByteSlice) throws -> Int64? {
+  /// Adds what a batch has from `cursor` on. As many as were sent, whether or not each is still kept.
+  private func count(_ batch: ByteSlice, from cursor: Int64, _ counts: inout [Int64: Int64]) throws {
     let unpacked = try RecordBatch.unpack(batch, checkingCRC: false, limit: 1 << 30)
     defer { withExtendedLifetime(unpacked) {} }
+    let size = Int64(unpacked.header.lastOffsetDelta) + 1
     var records = unpacked.reader()
-    guard let record = try records.next() else { return nil }
+    while let record = try records.next() {
+      guard unpacked.header.baseOffset + Int64(record.offsetDelta) >= cursor, let found = try frame(of: record) else { continue }
+      counts[found.first, default: 0] += found.count ?? size
+      // The batch is as it was sent; a log may put records into others. Without a count it is of a version that knew no such log.
+      if record.offsetDelta == 0, (found.count ?? size) == size { return }
+    }
+  }
+
+  /// Number of the first event of the frame that a record came with, if it is of this ingest and the first of a batch as sent, and how many that
+  /// batch has.
+  private func frame(of record: Record) throws -> (first: Int64, count: Int64?)? {
     var headers = record.headers
     while let (name, value) = try headers.next() {
-      guard name.elementsEqual(EventProducer.provenanceHeader.utf8), let value, value.count == run.count + 8,
-        value.prefix(run.count).elementsEqual(run)
+      guard name.elementsEqual(EventProducer.provenanceHeader.utf8), let value,
+        value.count == run.count + 8 || value.count == run.count + 12, value.prefix(run.count).elementsEqual(run)
       else { continue }
-      return Int64(bigEndian: value.loadUnaligned(fromByteOffset: run.count, as: Int64.self))
+      let first = Int64(bigEndian: value.loadUnaligned(fromByteOffset: run.count, as: Int64.self))
+      let hasCount = value.count == run.count + 12
+      return (
+        first, hasCount ? Int64(UInt32(bigEndian: value.loadUnaligned(fromByteOffset: run.count + 8, as: UInt32.self))) : nil
+      )
     }
     return nil
   }
