@@ -194,7 +194,11 @@ extension ApplicationEngine {
     for index in tenures.indices where tenures[index].isSettled && lanes[index].delivery == nil && !chores[index].isBusy
     {
       // Whoever gets it next is to begin behind what was done.
-      if offsetPacing[index].due != nil, environment.gate.failure == nil { commitOffset(lane: index) } else { rest(index) }
+      if offsetPacing[index].due != nil, environment.gate.failure == nil {
+        commitOffset(lane: index)
+      } else {
+        rest(index)
+      }
     }
     if here.contains(where: { !tenures[$0].isHere }) {
       here = tenures.indices.filter { tenures[$0].isHere }

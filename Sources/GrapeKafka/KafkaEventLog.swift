@@ -74,7 +74,11 @@ public final class KafkaEventLog: EventLog {
     reader.start()
     openTransactions.start()
     groups.start()
-    directory.onChange { [weak groups] topic in groups?.ask(.topic(topic)) }
+    directory.onChange { [weak groups, weak reader, weak directory] topic in
+      groups?.ask(.topic(topic))
+      // Who waits for something to come there would not hear of it from brokers for a while.
+      if let reader, directory?.knows(TopicPartition(topic, 0)) == false { reader.ask(.deleted(topic: topic)) }
+    }
   }
 
   deinit {

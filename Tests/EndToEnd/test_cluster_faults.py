@@ -122,27 +122,21 @@ class Faults(ClusterCase):
         self.deploy_counter(n1, "other")
         self.wait_spread()
         self.wait_spread(app="other")
-        replies = [f"_grape.replies.{node.name}" for node in self.nodes]
-        for topics in (["count.events"], ["count.state"], ["count.writes"], replies):
-            with self.subTest(topics):
-                for topic in topics:
-                    cluster.delete_topics(n1.namespace + topic)
-                if topics is not replies:
-                    for node in self.nodes:
-                        # Where nothing is read of it that is noticed at the next commit.
-                        def missed():
-                            with contextlib.suppress(Failure, OSError), node.client(timeout=5) as client:
-                                for partition in range(PARTITIONS):
-                                    client.send_exec("count@in", b"x", key_of(partition))
-                                    write = {"op": "remove", "key": "x"}
-                                    client.request_once("state.write", app="count", partition=partition, writes=[write], timeoutMs=100)
-                            return topics[0] in (self.stats(node, "count")["problem"] or "")
-                        self.eventually(missed, f"{node.name} misses {topics[0]}", PATIENCE)
-                        self.assertRegex(node.grape("stats", "--prometheus").text, r'grape_app_failed\{[^}]*"count"[^}]*\} 1')
-                        self.assertIsNone(self.stats(node, "other")["problem"])
+        for topic in ("count.events", "count.state"):
+            with self.subTest(topic):
+                cluster.delete_topics(n1.namespace + topic)
+                for node in self.nodes:
+                    def missed():
+                        with node.client(timeout=20) as client:
+                            sent = [client.send_exec("count@in", b"x", key_of(partition)) for partition in range(PARTITIONS)]
+                            answers = [getattr(client.answer(id), "message", "") for id in sent]
+                        # The input is missed by who writes to it; its readers may have been told by the group that there are no partitions. The changelog is
+                        # missed at the next commit.
+                        return topic in answers[0] or topic in (self.stats(node, "count")["problem"] or "")
+                    self.eventually(missed, f"{node.name} misses {topic}", PATIENCE)
+                    self.assertIsNone(self.stats(node, "other")["problem"])
                 with broker.Peer(cluster.address) as peer:
-                    for topic in topics:
-                        peer.create_topic(n1.namespace + topic, 1 if topics is replies else PARTITIONS)
+                    peer.create_topic(n1.namespace + topic, PARTITIONS)
                 for node in self.nodes:
                     for app in ("other", "count"):
                         for partition in range(PARTITIONS):

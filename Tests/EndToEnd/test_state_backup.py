@@ -253,6 +253,8 @@ class Backup(EndToEnd):
         (self.node.data / "scratch" / "verify-0.mdb").write_bytes(b"left")
         self.node.start()
         self.assertEqual(list((self.node.data / "scratch").iterdir()), [])
+        # On Kafka partitions come a moment after the start.
+        self.eventually(lambda: self.node.app_stats("counter")["partitions"], "the application has its partitions")
         self.assertIn("sound", self.node.grape("state", "verify", "counter").text)
 
     def test_verification_of_a_backup_finds_any_change(self):

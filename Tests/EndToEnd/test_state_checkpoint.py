@@ -46,6 +46,8 @@ class Checkpoints(EndToEnd):
             lines = owner.read_text().splitlines()
             owner.write_text(f"{lines[0]}\nanother boot\n{lines[2]}\n")
         self.node.start()
+        # On Kafka partitions come a moment after the start.
+        self.eventually(lambda: self.node.app_stats("keeper")["partitions"], "the application has its partitions")
 
     def test_after_a_loss_of_power_state_is_made_of_its_checkpoint(self):
         self.deploy(partitions=1)

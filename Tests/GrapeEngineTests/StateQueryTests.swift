@@ -11,7 +11,10 @@ import Testing
 
   init() throws {
     let entries = try (0..<500).map { number in
-      (try StateKey(Array("key \(number)".utf8)).bytes, try StateEntry.encoded([UInt8](repeating: UInt8(number % 256), count: number * 11)))
+      (
+        try StateKey(Array("key \(number)".utf8)).bytes,
+        try StateEntry.encoded([UInt8](repeating: UInt8(number % 256), count: number * 11))
+      )
     }.sorted { $0.0 < $1.0 }
     for (key, entry) in entries {
       try key.withUnsafeBytes { key in
@@ -20,7 +23,9 @@ import Testing
     }
   }
 
-  private func json(_ text: String) throws -> JSONValue { try Array(text.utf8).withUnsafeBytes { try JSONValue(parsing: $0) } }
+  private func json(_ text: String) throws -> JSONValue {
+    try Array(text.utf8).withUnsafeBytes { try JSONValue(parsing: $0) }
+  }
 
   private func answer(_ question: ByteSlice, now: Int64) throws -> ByteSlice? {
     try question.withUnsafeBytes { try StateQuery.answer($0, on: nil, partition: 0, now: now) }
@@ -45,8 +50,10 @@ import Testing
   }
 
   @Test(arguments: [
-    #"{}"#, #"{"limit": 7}"#, #"{"prefix": "key 4", "descending": true, "limit": 10}"#, #"{"keysOnly": true, "limit": 33}"#,
-    #"{"start": "key 2", "end": "key 3"}"#, #"{"key": "key 77"}"#, #"{"key": "none"}"#, #"{"allStores": true, "limit": 100}"#,
+    #"{}"#, #"{"limit": 7}"#, #"{"prefix": "key 4", "descending": true, "limit": 10}"#,
+    #"{"keysOnly": true, "limit": 33}"#,
+    #"{"start": "key 2", "end": "key 3"}"#, #"{"key": "key 77"}"#, #"{"key": "none"}"#,
+    #"{"allStores": true, "limit": 100}"#,
     #"{"store": "other"}"#,
   ])
   func theSameAsWhereThePartitionIs(text: String) throws {
@@ -81,7 +88,10 @@ import Testing
     #expect(try answer(question, now: 999) != nil)
   }
 
-  @Test(arguments: ["", "{", "[]", #"{"untilMs": 2000, "limit": 0}"#, #"{"untilMs": 2000, "key": "a", "tags": "b"}"#, #"{"untilMs": 2000, "keyHex": "abc"}"#])
+  @Test(arguments: [
+    "", "{", "[]", #"{"untilMs": 2000, "limit": 0}"#, #"{"untilMs": 2000, "key": "a", "tags": "b"}"#,
+    #"{"untilMs": 2000, "keyHex": "abc"}"#,
+  ])
   func whatIsNoQuestionIsRefused(text: String) throws {
     let question = ByteSlice([StateQuery.mark] + Array(text.utf8))
     switch Result(catching: { try answer(question, now: 1_000) }) {

@@ -41,14 +41,18 @@ import Testing
     throw LogError(.failed, "none of 1,000 commits went by the express way")
   }
 
-  private func values(_ log: KafkaEventLog, _ partition: TopicPartition) async throws -> [(offset: Int64, value: String)] {
+  private func values(_ log: KafkaEventLog, _ partition: TopicPartition) async throws -> [(
+    offset: Int64, value: String
+  )] {
     var values: [(Int64, String)] = []
     var next: Int64 = 0
     while true {
       let result = try await log.read(partition, from: next, maxBytes: 1 << 20)
       if result.batches.isEmpty { return values }
       for batch in result.batches {
-        values += try SampleBatch.records(in: batch).enumerated().map { (batch.baseOffset + Int64($0.offset), $0.element.value) }
+        values += try SampleBatch.records(in: batch).enumerated().map {
+          (batch.baseOffset + Int64($0.offset), $0.element.value)
+        }
       }
       next = result.nextOffset
     }
@@ -62,7 +66,9 @@ import Testing
       for number in 0..<10 { try await log.commit(one("\(number)")) }
       #expect(log.statistics.expressCommits == 11)
       #expect(log.statistics.plainCommits == count + 10)
-      #expect(try await values(log, first).map(\.value) == [String](repeating: "way", count: count) + (0..<10).map(String.init))
+      #expect(
+        try await values(log, first).map(\.value) == [String](repeating: "way", count: count)
+          + (0..<10).map(String.init))
     }
   }
 
@@ -98,7 +104,9 @@ import Testing
           switch result {
           case .success(let receipt):
             receipts.withLock { receipts in
-              for (place, (value, partition)) in told.enumerated() { receipts[value] = (partition, receipt.baseOffsets[place]) }
+              for (place, (value, partition)) in told.enumerated() {
+                receipts[value] = (partition, receipt.baseOffsets[place])
+              }
             }
           case .failure(let error): failures.withLock { $0.append(error) }
           }
@@ -178,7 +186,9 @@ import Testing
     let configuration = try KafkaFixture.configuration()
     for _ in 0..<20 {
       let log = try KafkaEventLog(configuration)
-      if try await log.topics().isEmpty { try await log.createTopic("t", configuration: TopicConfiguration(partitions: 1)) }
+      if try await log.topics().isEmpty {
+        try await log.createTopic("t", configuration: TopicConfiguration(partitions: 1))
+      }
       let place = TopicPartition("t", 0)
       _ = try await warm(log, Transaction(appends: [SampleBatch.append(["way"], to: place)]))
       let sent = log.statistics.expressCommits

@@ -43,7 +43,8 @@ import Testing
       var headers = HeaderSection()
       headers.append(HeaderName.replyStatus, ReplyStatus(isFinal: reply.isFinal).encoded)
       builder.append(
-        key: ByteSlice(reply.call.encoded), value: ByteSlice(reply.value), headerSection: headers.finish(), timestamp: 1)
+        key: ByteSlice(reply.call.encoded), value: ByteSlice(reply.value), headerSection: headers.finish(), timestamp: 1
+      )
     }
     let batch = try builder.take()
     return Transaction.Append(

@@ -108,7 +108,9 @@ struct ClusterReport {
   private func clockProblem(_ node: JSONValue) -> [String] {
     guard let ahead = node["clockAheadMs"]?.int, abs(ahead) >= 1_000 else { return [] }
     let apart = Format.milliseconds(Double(abs(ahead)))
-    return ["\(node["node"]?.string ?? ""): its clock is \(apart) \(ahead < 0 ? "behind" : "ahead of") this node's: set the clocks (NTP)"]
+    return [
+      "\(node["node"]?.string ?? ""): its clock is \(apart) \(ahead < 0 ? "behind" : "ahead of") this node's: set the clocks (NTP)"
+    ]
   }
 
   /// Numbers as ranges: 0-3, 7.

@@ -53,7 +53,9 @@ struct ArrivedEvents {
     let size = Int64(unpacked.header.lastOffsetDelta) + 1
     var records = unpacked.reader()
     while let record = try records.next() {
-      guard unpacked.header.baseOffset + Int64(record.offsetDelta) >= cursor, let found = try frame(of: record) else { continue }
+      guard unpacked.header.baseOffset + Int64(record.offsetDelta) >= cursor, let found = try frame(of: record) else {
+        continue
+      }
       counts[found.first, default: 0] += found.count ?? size
       // The batch is as it was sent; a log may put records into others. Without a count it is of a version that knew no such log.
       if record.offsetDelta == 0, (found.count ?? size) == size { return }
@@ -71,7 +73,8 @@ struct ArrivedEvents {
       let first = Int64(bigEndian: value.loadUnaligned(fromByteOffset: run.count, as: Int64.self))
       let hasCount = value.count == run.count + 12
       return (
-        first, hasCount ? Int64(UInt32(bigEndian: value.loadUnaligned(fromByteOffset: run.count + 8, as: UInt32.self))) : nil
+        first,
+        hasCount ? Int64(UInt32(bigEndian: value.loadUnaligned(fromByteOffset: run.count + 8, as: UInt32.self))) : nil
       )
     }
     return nil

@@ -26,7 +26,8 @@ package struct StateQuery: Sendable {
   private static let mostBytes = 1024 * 1024
   private static let mostEntries = 10_000
   private static let names = [
-    "store", "allStores", "key", "keyHex", "prefix", "prefixHex", "start", "startHex", "end", "endHex", "tags", "descending",
+    "store", "allStores", "key", "keyHex", "prefix", "prefixHex", "start", "startHex", "end", "endHex", "tags",
+    "descending",
     "keysOnly",
   ]
 
@@ -146,7 +147,8 @@ package struct StateQuery: Sendable {
     let (text, values) = (ByteSlice(listing.json(next: nil).utf8), listing.values)
     guard text.count + values.count <= mostAnswered else {
       throw StatusError(
-        .tooLarge, "an entry of \(values.count) bytes is too large to be sent through another node: ask the one that has it")
+        .tooLarge,
+        "an entry of \(values.count) bytes is too large to be sent through another node: ask the one that has it")
     }
     var answer = ByteWriter(capacity: text.count + values.count + 8)
     text.withUnsafeBytes { answer.bytes32($0) }
@@ -220,7 +222,8 @@ package struct StateListing: Sendable {
         last = (partition, try StateKey(store: next["store"]?.string ?? "", try next.bytes("key") ?? []))
       }
     } catch {
-      throw StatusError(.internal, "what the node that has partition \(partition) has answered cannot be read: \(error)")
+      throw StatusError(
+        .internal, "what the node that has partition \(partition) has answered cannot be read: \(error)")
     }
     withExtendedLifetime(answer) {}
   }

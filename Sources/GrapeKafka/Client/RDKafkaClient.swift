@@ -62,7 +62,8 @@ final class RDKafkaClient: @unchecked Sendable {
   ///
   /// Errors: `invalidArgument` with the setting that librdkafka refused (never its value).
   init(
-    _ role: Role, _ configuration: KafkaConfiguration, own: [(name: String, value: String)], acknowledged: Acknowledged? = nil,
+    _ role: Role, _ configuration: KafkaConfiguration, own: [(name: String, value: String)],
+    acknowledged: Acknowledged? = nil,
     failed: Failed? = nil
   ) throws(LogError) {
     guard let conf = rd_kafka_conf_new() else { throw LogError(.failed, "librdkafka has no memory") }

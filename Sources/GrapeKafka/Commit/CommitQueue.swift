@@ -93,7 +93,8 @@ final class CommitQueue: Sendable {
   /// is to be added like others.
   func beginExpress(_ waiting: inout Waiting) -> Bool {
     let number = state.withLock { state -> UInt64? in
-      guard state.allowsExpress, !state.closed, !state.isWorking, state.entries.isEmpty, state.express < Self.mostExpress
+      guard state.allowsExpress, !state.closed, !state.isWorking, state.entries.isEmpty,
+        state.express < Self.mostExpress
       else { return nil }
       state.express += 1
       state.lastNumber += 1

@@ -72,7 +72,9 @@ final class ExpressProducer: Sendable {
     sender = Mutex(Sender(producer: try Self.makeProducer(configuration, underWay)))
   }
 
-  private static func makeProducer(_ configuration: KafkaConfiguration, _ underWay: Tracking) throws(LogError) -> Producer {
+  private static func makeProducer(_ configuration: KafkaConfiguration, _ underWay: Tracking) throws(LogError)
+    -> Producer
+  {
     try Producer(
       configuration, messageTimeout: configuration.commitTimeout, own: [("linger.ms", "0")],
       acknowledged: { underWay.acknowledged($0) })

@@ -88,7 +88,8 @@ final class Producer {
 
   /// Hands one record to librdkafka, or says why that does not take it. `copying`: its memory need not stay.
   func send(
-    _ record: Record, _ timestamp: Int64, to topic: RDKafkaTopic, _ partition: Int32, _ opaque: UnsafeMutableRawPointer?,
+    _ record: Record, _ timestamp: Int64, to topic: RDKafkaTopic, _ partition: Int32,
+    _ opaque: UnsafeMutableRawPointer?,
     copying: Bool = false
   ) throws(LogError) -> rd_kafka_resp_err_t {
     let headers = try headers(record)

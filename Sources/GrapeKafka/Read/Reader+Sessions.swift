@@ -93,7 +93,8 @@ extension Reader {
   /// An error that came without a message. It names its partition as `topic [number]`.
   private func handle(_ code: rd_kafka_resp_err_t, _ reason: String) {
     let about = sessions.values.filter { session in
-      session.isFetching && reason.contains("\(directory.clusterName(session.partition.topic)) [\(session.partition.partition)]")
+      session.isFetching
+        && reason.contains("\(directory.clusterName(session.partition.topic)) [\(session.partition.partition)]")
     }
     configuration.log?(KafkaLogLine(level: 3, facility: "READ", message: reason))
     for session in about where sessions[session.partition] === session { fail(session, code) }

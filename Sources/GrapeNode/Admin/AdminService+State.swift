@@ -72,7 +72,8 @@ extension AdminService {
 
   /// Asks the node that has a partition, by a record among the writes of its state: it is answered when all before it are done.
   private func ask(
-    _ query: StateQuery, _ engine: ApplicationEngine, _ partition: Int32, until deadline: Int64, for listing: StateListing,
+    _ query: StateQuery, _ engine: ApplicationEngine, _ partition: Int32, until deadline: Int64,
+    for listing: StateListing,
     completion: @escaping (Result<StateListing, StatusError>) -> Void
   ) {
     let elsewhere = "partition \(partition) of \(engine.name) is not worked on by this node"
@@ -81,7 +82,9 @@ extension AdminService {
         of: partition, app: engine.name.text, otherThan: core.configuration.name.text, now: core.reactor.now)
       let place = owner.map { " but by \($0): ask there" } ?? ""
       return completion(
-        .failure(StatusError(.unavailable, "\(elsewhere)\(place), and it answers no other nodes while it is \(engine.state.rawValue)")))
+        .failure(
+          StatusError(
+            .unavailable, "\(elsewhere)\(place), and it answers no other nodes while it is \(engine.state.rawValue)")))
     }
     let left = max(1, (deadline - core.reactor.now) / 1_000_000)
     let question: ByteSlice

@@ -109,7 +109,8 @@ final class AdminService {
   /// The nodes that share the log. This one as it is now.
   private var cluster: JSONValue {
     var table = core.cluster?.table ?? NodeTable(now: core.reactor.now)
-    table.heard(core.configuration.name.text, selfDescription, now: core.reactor.now, time: core.reactor.clock.wall, isOld: false)
+    table.heard(
+      core.configuration.name.text, selfDescription, now: core.reactor.now, time: core.reactor.clock.wall, isOld: false)
     return ["node": .string(core.configuration.name.text), "nodes": table.json(now: core.reactor.now)]
   }
 

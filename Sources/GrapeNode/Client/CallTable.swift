@@ -140,7 +140,8 @@ final class CallTable {
   func take(ahead replies: Transaction.Append, of events: LogRange) -> Bool {
     guard replies.partition.topic == topic else { return false }
     let batch = LogBatch(
-      bytes: replies.batch, baseOffset: 0, lastOffset: Int64(replies.recordCount) - 1, maxTimestamp: replies.maxTimestamp)
+      bytes: replies.batch, baseOffset: 0, lastOffset: Int64(replies.recordCount) - 1,
+      maxTimestamp: replies.maxTimestamp)
     var ending: Set<CorrelationID> = []
     var others: Set<CorrelationID> = []
     do throws(WireError) {

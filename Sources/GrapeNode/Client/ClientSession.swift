@@ -518,7 +518,8 @@ final class ClientSession: SourceTable.Holder {
         switch result {
         case .success(let bounds):
           let end = max(bounds.end, read.bounds.end)
-          fetched(id, ReadResult(batches: read.batches, bounds: PartitionBounds(start: read.bounds.start, end: end)), offset)
+          fetched(
+            id, ReadResult(batches: read.batches, bounds: PartitionBounds(start: read.bounds.start, end: end)), offset)
         case .failure(let error): fail(id, StatusError(error))
         }
       })
